@@ -1,0 +1,2 @@
+//! Benchmarks of multiproc beside their limits and peers.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Bounded multi-producer multi-consumer channels between processes that survive a kill at any instruction.

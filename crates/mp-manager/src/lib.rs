@@ -1,0 +1,1 @@
+//! Managed objects of multiproc: nothing yet.

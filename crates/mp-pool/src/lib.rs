@@ -1,0 +1,1 @@
+//! A pool of worker processes that loses at most the task that killed its worker.

@@ -1,0 +1,1 @@
+//! Shared memory for multiproc: sessions, participants, handles, blocks and the message codec.

@@ -1,0 +1,1 @@
+//! Starts processes that run a Rust function and give its value back.

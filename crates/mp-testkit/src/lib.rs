@@ -1,0 +1,1 @@
+//! Test tools of multiproc: watchdog, killer, leak check, child processes.

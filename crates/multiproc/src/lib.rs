@@ -1,0 +1,1 @@
+//! Multiprocessing for Rust: processes, channels, pools over shared memory, safe under kills.

@@ -1,0 +1,2 @@
+//! The tools of multiproc: test, ci, bench, behaviours, soak.
+fn main() {}
