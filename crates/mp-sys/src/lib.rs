@@ -1,1 +1,45 @@
-//! The only part of multiproc that talks to the operating system: futexes, robust lists, sealed memory files, process starts.
+//! The only crate of multiproc that talks to the operating system.
+//!
+//! Everything above it is written against the contract of these modules:
+//!
+//! | module | contract |
+//! |---|---|
+//! | [`atomic`] | the atomics of protocols; loom's under `--cfg loom` |
+//! | [`futex`] | compare and sleep on one word of several, wake; never process-private |
+//! | [`robust`] | the kernel's robust list: words it marks, or wakes for, when a thread dies |
+//! | [`crash`] | named points at which a test kills the process; nothing in a normal build |
+//! | [`deadline`] | absolute times on the monotonic clock |
+//! | [`memory`] | sealed sparse memory files and their mappings |
+//! | [`start`] | starting a program by a vfork-style clone |
+//! | [`process`] | pidfds: waiting, signals; start times and states of processes |
+//! | [`object`] | the program files loaded here, their build ids and code segments |
+//! | [`fork`] | noticing that this process was made by somebody else's `fork` |
+//! | [`cpu`] | how many processors may run this process |
+//! | [`force`] | `MP_FORCE`: fallbacks taken on purpose, for tests |
+//!
+//! What it does not do: policy, allocation inside shared memory, any protocol of its own.
+//! Linux only, glibc only (the robust list's layout is glibc's), kernel 5.5 or newer; without `futex_waitv` (5.16) waits
+//! on several words fall back to the first word and the caller's backstop.
+
+pub mod atomic;
+pub mod crash;
+pub mod deadline;
+pub mod futex;
+#[cfg(loom)]
+pub mod model;
+pub mod robust;
+
+#[cfg(not(loom))]
+pub mod cpu;
+#[cfg(not(loom))]
+pub mod force;
+#[cfg(not(loom))]
+pub mod fork;
+#[cfg(not(loom))]
+pub mod memory;
+#[cfg(not(loom))]
+pub mod object;
+#[cfg(not(loom))]
+pub mod process;
+#[cfg(not(loom))]
+pub mod start;

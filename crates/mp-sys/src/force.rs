@@ -1,0 +1,16 @@
+//! `MP_FORCE=name,name`: fallbacks taken on purpose, so that tests can run them on a machine that would not need them.
+//!
+//! Known names: `no-waitv` (sleep on one word only), `no-noexec-seal` (memory files as before Linux 6.3).
+
+use std::sync::OnceLock;
+
+/// Whether `name` is among the forced fallbacks. Read once, at first use.
+#[must_use]
+pub fn is(name: &str) -> bool {
+    static FORCED: OnceLock<Vec<String>> = OnceLock::new();
+    let forced = FORCED.get_or_init(|| {
+        let text = std::env::var("MP_FORCE").unwrap_or_default();
+        text.split(',').map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect()
+    });
+    forced.iter().any(|one| one == name)
+}

@@ -1,0 +1,215 @@
+//! Processes seen from outside: waiting and signalling through a pidfd, start times, states.
+//!
+//! A pid alone never reaches a signal call: [`Child`] holds a pidfd, so no signal goes to a recycled pid.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use std::io;
+
+use crate::deadline::Deadline;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this code.
+    Exited(i32),
+    /// A signal ended it.
+    Killed {
+        /// The signal's number.
+        signal: i32,
+        /// Whether a core was dumped.
+        core_dumped: bool,
+    },
+}
+
+/// A child process of this process.
+#[derive(Debug)]
+pub struct Child {
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Child {
+    pub(crate) fn new(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd }
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The pidfd; readable once the process has ended.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Whether the process has ended (it may not be reaped yet).
+    ///
+    /// # Errors
+    /// What `poll` says.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        self.wait_ended(Some(Deadline::now()))
+    }
+
+    /// Waits until the process has ended or the deadline has passed; says whether it has ended. Does not reap.
+    ///
+    /// # Errors
+    /// What `poll` says.
+    pub fn wait_ended(&self, deadline: Option<Deadline>) -> io::Result<bool> {
+        loop {
+            let left = deadline.map(|deadline| {
+                let left = deadline.left();
+                let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+                rustix::time::Timespec { tv_sec: seconds, tv_nsec: left.subsec_nanos().into() }
+            });
+            let mut fds = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
+            match rustix::event::poll(&mut fds, left.as_ref()) {
+                Ok(0) if deadline.is_some_and(Deadline::passed) => return Ok(false),
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits until the process has ended, reaps it, and says how it ended.
+    ///
+    /// # Errors
+    /// `ECHILD` if somebody else has reaped it (the program ignores SIGCHLD, say).
+    pub fn reap(&self) -> io::Result<Ended> {
+        loop {
+            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Ok(Some(status)) => {
+                    return Ok(match status.exit_status() {
+                        Some(code) => Ended::Exited(code),
+                        None => Ended::Killed {
+                            signal: status.terminating_signal().unwrap_or(0),
+                            core_dumped: status.dumped(),
+                        },
+                    });
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Sends a signal; a process that has ended is not an error.
+    ///
+    /// # Errors
+    /// What `pidfd_send_signal` says: `EPERM`, say.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What `/proc` tells about a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Clock ticks between boot and the start of the process; with the pid it names a process for ever.
+    pub start_time: u64,
+    /// Whether its first thread has ended (the process is a zombie, or lives on in other threads).
+    pub leader_ended: bool,
+}
+
+/// Reads the status of process `pid`; `None` if there is none (or no `/proc`).
+#[must_use]
+pub fn status(pid: u32) -> Option<Status> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&text)
+}
+
+fn parse_stat(text: &[u8]) -> Option<Status> {
+    // The command name in parentheses may hold anything, parentheses included; the fields start after the last one.
+    let after_name = text.iter().rposition(|&byte| byte == b')')? + 1;
+    let text = std::str::from_utf8(text.get(after_name..)?).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    let state = fields.next()?;
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Status { start_time, leader_ended: matches!(state, "Z" | "X") })
+}
+
+/// The start time of this process, 0 without `/proc`.
+#[must_use]
+pub fn own_start_time() -> u64 {
+    status(std::process::id()).map_or(0, |status| status.start_time)
+}
+
+/// Whether a process of that pid and start time may still run code of its program although its first thread has ended.
+///
+/// `false` once the process is gone, replaced its program, or is a zombie without other threads.
+#[must_use]
+pub fn runs_without_leader(pid: u32, start_time: u64) -> bool {
+    let Some(status) = status(pid) else { return false };
+    if status.start_time != start_time || !status.leader_ended {
+        return false;
+    }
+    std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| {
+        tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse::<u32>().ok()).any(|tid| {
+            tid != pid
+                && std::fs::read(format!("/proc/{pid}/task/{tid}/stat"))
+                    .ok()
+                    .and_then(|text| parse_stat(&text))
+                    .is_some_and(|status| !status.leader_ended)
+        })
+    })
+}
+
+/// The parent's process id.
+#[must_use]
+pub fn parent_pid() -> u32 {
+    rustix::process::getppid().map_or(0, |pid: Pid| pid.as_raw_pid().unsigned_abs())
+}
+
+/// Names of the signals users meet, for messages.
+#[must_use]
+pub fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => "signal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stat_line_is_read_past_any_name() {
+        let line = b"12 (a) (b c) Z 1 12 12 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 98765 0 0";
+        assert_eq!(parse_stat(line), Some(Status { start_time: 98765, leader_ended: true }));
+        assert_eq!(parse_stat(b"12 (a"), None);
+        assert_eq!(parse_stat(b"12 (a) S 1"), None);
+    }
+
+    #[test]
+    fn own_status_is_found() {
+        let status = status(std::process::id()).unwrap();
+        assert!(!status.leader_ended);
+        assert_eq!(status.start_time, own_start_time());
+        assert!(!runs_without_leader(std::process::id(), status.start_time));
+    }
+}

@@ -1,0 +1,179 @@
+//! Starting a program: `clone(VM | VFORK | PIDFD)` and `execve`, the way `posix_spawn` does it, with a pidfd from the
+//! kernel in the same step.
+//!
+//! Why not `std::process::Command`: its pidfd is not stable, and every hook that would pass a file descriptor turns it into
+//! a fork that copies the parent's page tables. Here the cost does not depend on the parent's memory.
+//!
+//! The child runs [`in_child`] on a stack of its own inside our memory until it execs: no allocation, no locks, only system
+//! calls. The parent's thread is suspended meanwhile. All signals are blocked around it, handlers are reset in the child
+//! before they are unblocked, so no handler of ours ever runs in the child.
+//!
+//! Source: glibc sysdeps/unix/sysv/linux/spawni.c (the idea), clone(2).
+
+#![expect(unsafe_code, reason = "clone, signal masks and execve")]
+
+use crate::process::Child;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// What to start.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// Path of the program file.
+    pub path: &'a CStr,
+    /// Its arguments, the name first.
+    pub arguments: &'a [&'a CStr],
+    /// Its environment, as `NAME=value`.
+    pub environment: &'a [&'a CStr],
+    /// File descriptors, 3 or higher, that stay open in the child under the same number; all others above 2 are closed.
+    pub inherit: &'a [BorrowedFd<'a>],
+}
+
+struct Shared {
+    path: *const libc::c_char,
+    arguments: *const *const libc::c_char,
+    environment: *const *const libc::c_char,
+    inherit: *const RawFd,
+    inherit_len: usize,
+    mask: libc::sigset_t,
+    error: libc::c_int,
+}
+
+const STACK_SIZE: usize = 64 * 1024;
+
+fn pointers(strings: &[&CStr]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+}
+
+/// Starts a program.
+///
+/// # Errors
+/// What `clone` says (no process left, no memory), or what `execve` said in the child.
+pub fn start(program: &Program<'_>) -> io::Result<Child> {
+    use std::os::fd::AsRawFd;
+    let arguments = pointers(program.arguments);
+    let environment = pointers(program.environment);
+    let inherit: Vec<RawFd> = program.inherit.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut stack = vec![0_u128; STACK_SIZE / 16];
+    let mut shared = Shared {
+        path: program.path.as_ptr(),
+        arguments: arguments.as_ptr(),
+        environment: environment.as_ptr(),
+        inherit: inherit.as_ptr(),
+        inherit_len: inherit.len(),
+        // SAFETY: a signal set of zeros is a valid (empty) one.
+        mask: unsafe { std::mem::zeroed() },
+        error: 0,
+    };
+    // SAFETY: as above.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `all` is a valid signal set.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: both sets are valid; the old mask goes into `shared`.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut shared.mask) };
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: one past the end of the stack's allocation, 16-byte aligned.
+    let top = unsafe { stack.as_mut_ptr().add(stack.len()) };
+    // SAFETY: `in_child` follows the rules of a vfork child; the stack and `shared` outlive it, because CLONE_VFORK suspends
+    // us until it has exec'd or ended; with CLONE_PIDFD the parent-tid argument receives the pidfd.
+    let pid = unsafe { libc::clone(in_child, top.cast(), flags, (&raw mut shared).cast(), &raw mut pidfd) };
+    let clone_error = io::Error::last_os_error();
+    // SAFETY: the mask is the one that was in force before.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const shared.mask, std::ptr::null_mut()) };
+    let Ok(pid) = u32::try_from(pid) else { return Err(clone_error) };
+    // SAFETY: the kernel made this file descriptor for us in the clone.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let child = Child::new(pid, pidfd);
+    // SAFETY: plain read; volatile because the child wrote it in our memory behind the compiler's back.
+    let error = unsafe { (&raw const shared.error).read_volatile() };
+    if error != 0 {
+        // The child only said why it could not exec, and ended: nothing of its status is of interest.
+        let _ = child.reap();
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    Ok(child)
+}
+
+/// Runs in the child, on its own stack in the parent's memory. System calls only.
+extern "C" fn in_child(shared: *mut libc::c_void) -> libc::c_int {
+    let shared = shared.cast::<Shared>();
+    // SAFETY: the parent is suspended and keeps `Shared` alive.
+    let shared = unsafe { &mut *shared };
+    for signal in 1..=64 {
+        // SAFETY: a zeroed action is valid to be overwritten.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: reads this process's action; signal numbers that cannot be asked for are an error that is skipped.
+        let known = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
+        if known && action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN {
+            action.sa_sigaction = libc::SIG_DFL;
+            // SAFETY: a default action is always valid; the table is the child's own (no CLONE_SIGHAND).
+            unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+        }
+    }
+    // SAFETY: only marks file descriptors of the child's own table as close-on-exec.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    for index in 0..shared.inherit_len {
+        // SAFETY: the array has `inherit_len` entries.
+        let entry = unsafe { shared.inherit.add(index) };
+        // SAFETY: as above.
+        let fd = unsafe { *entry };
+        // SAFETY: clears close-on-exec in the child's own table.
+        if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } < 0 {
+            return fail(shared);
+        }
+    }
+    // SAFETY: the mask was read by pthread_sigmask.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const shared.mask, std::ptr::null_mut()) };
+    // SAFETY: path, arguments and environment are null-terminated and outlive the call.
+    unsafe { libc::execve(shared.path, shared.arguments, shared.environment) };
+    fail(shared)
+}
+
+fn fail(shared: &mut Shared) -> libc::c_int {
+    // SAFETY: errno of the calling thread; the parent's thread, whose it is, is suspended.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    shared.error = unsafe { *errno };
+    // SAFETY: ends the child without running anything of the parent's.
+    unsafe { libc::_exit(127) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Ended;
+
+    fn run(path: &CStr, arguments: &[&CStr], inherit: &[BorrowedFd<'_>]) -> io::Result<Ended> {
+        start(&Program { path, arguments, environment: &[], inherit })?.reap()
+    }
+
+    #[test]
+    fn exit_codes_and_signals_come_back() {
+        assert_eq!(run(c"/bin/sh", &[c"sh", c"-c", c"exit 7"], &[]).unwrap(), Ended::Exited(7));
+        let killed = run(c"/bin/sh", &[c"sh", c"-c", c"kill -9 $$"], &[]).unwrap();
+        assert_eq!(killed, Ended::Killed { signal: 9, core_dumped: false });
+    }
+
+    #[test]
+    fn a_missing_program_is_the_errno_of_exec() {
+        let error = run(c"/nonexistent/program", &[c"x"], &[]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn only_the_named_descriptors_are_inherited() {
+        use std::os::fd::{AsFd, AsRawFd};
+        let kept = std::fs::File::open("/dev/null").unwrap();
+        let not_kept = std::fs::File::open("/dev/null").unwrap();
+        rustix::io::fcntl_setfd(&not_kept, rustix::io::FdFlags::empty()).unwrap();
+        let script = format!(
+            "test -e /proc/self/fd/{} && test ! -e /proc/self/fd/{}\0",
+            kept.as_raw_fd(),
+            not_kept.as_raw_fd()
+        );
+        let script = CStr::from_bytes_with_nul(script.as_bytes()).unwrap();
+        assert_eq!(run(c"/bin/sh", &[c"sh", c"-c", script], &[kept.as_fd()]).unwrap(), Ended::Exited(0));
+    }
+}
