@@ -1,1 +1,45 @@
 //! Shared memory for multiproc: sessions, participants, handles, blocks and the message codec.
+//!
+//! One sealed, sparse memory file per program tree, the [`Session`](session::Session), holds all that its processes share. What
+//! a process holds in it is recorded so that its death, at any instruction, leaves nothing behind: see the heads of
+//! `recover`, [`references`], [`block`] and [`participants`].
+//!
+//! What it does not do yet: named segments, typed values and arrays, frozen archives, attaching by name.
+//! Limits: 4095 processes, 65535 threads, 64 program files and 64 GiB a session; 8 sessions a process.
+
+pub mod death;
+pub mod lock;
+
+#[cfg(not(loom))]
+pub mod audit;
+#[cfg(not(loom))]
+pub mod block;
+#[cfg(not(loom))]
+pub mod codec;
+#[cfg(not(loom))]
+mod domain;
+#[cfg(not(loom))]
+pub mod error;
+#[cfg(not(loom))]
+pub mod handle;
+#[cfg(not(loom))]
+pub mod kinds;
+#[cfg(not(loom))]
+pub mod layout;
+#[cfg(not(loom))]
+pub mod participants;
+#[cfg(not(loom))]
+pub mod program;
+#[cfg(not(loom))]
+mod recover;
+#[cfg(not(loom))]
+pub mod references;
+#[cfg(not(loom))]
+pub mod session;
+
+#[cfg(not(loom))]
+pub use codec::Message;
+#[cfg(not(loom))]
+pub use rkyv;
+#[cfg(not(loom))]
+pub use session::Session;

@@ -167,6 +167,28 @@ pub fn parent_pid() -> u32 {
     rustix::process::getppid().map_or(0, |pid: Pid| pid.as_raw_pid().unsigned_abs())
 }
 
+/// The effective user id of this process.
+#[must_use]
+pub fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Tells this process's pid namespace from others: the low half of its inode, 0 without `/proc`.
+#[must_use]
+pub fn pid_namespace() -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a fingerprint")]
+    let low = rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino as u32);
+    low
+}
+
+/// Runs `body` with all signals blocked for this thread; a thread it starts never takes one.
+pub fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
+    let before = crate::start::block_signals();
+    let value = body();
+    crate::start::restore_signals(&before);
+    value
+}
+
 /// Names of the signals users meet, for messages.
 #[must_use]
 pub fn signal_name(signal: i32) -> &'static str {

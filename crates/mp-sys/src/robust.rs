@@ -62,7 +62,9 @@ mod real {
     pub struct RobustWord {
         /// The futex word: owner thread id, [`OWNER_DIED`](super::OWNER_DIED), [`WAITERS`].
         pub word: AtomicU32,
-        unused: [u32; 5],
+        /// Free for whoever owns the memory: who linked it, say.
+        pub tag: AtomicU32,
+        unused: [u32; 4],
         prev: Cell<usize>,
         next: Cell<usize>,
     }
@@ -128,6 +130,10 @@ mod real {
         let head = HEAD.get();
         if !head.is_null() {
             // Eight 32-bit words further on is where the node's `next` is, or would be: invariant 1.
+            #[expect(
+                clippy::cast_ptr_alignment,
+                reason = "an address for the kernel, never dereferenced here"
+            )]
             let link = std::ptr::from_ref(word).wrapping_add(8).cast_mut().cast::<Link>();
             // SAFETY: the head belongs to this thread (read for this very process) and lives as long as it.
             let pending = unsafe { &raw mut (*head).pending };
@@ -167,8 +173,6 @@ mod real {
         if head.is_null() {
             return Err(Unsupported);
         }
-        set_pending(&node.word);
-        node.word.store((TID.get() & TID_MASK) | WAITERS, Ordering::Release);
         // SAFETY: the head belongs to this thread and lives as long as it.
         let next = unsafe { &raw mut (*head).next };
         // SAFETY: as above.
@@ -187,7 +191,9 @@ mod real {
         compiler_fence(Ordering::SeqCst);
         // SAFETY: the head belongs to this thread; the node's own links were written before.
         unsafe { next.write_volatile(ours) };
-        clear_pending();
+        compiler_fence(Ordering::SeqCst);
+        // Last: a thread that dies before this leaves a word that is nobody's, and the pending word is left to the caller.
+        node.word.store((TID.get() & TID_MASK) | WAITERS, Ordering::Release);
         Ok(())
     }
 
@@ -202,7 +208,13 @@ mod real {
         /// A word that is nobody's.
         #[must_use]
         pub const fn new() -> Self {
-            Self { word: AtomicU32::new(0), unused: [0; 5], prev: Cell::new(0), next: Cell::new(0) }
+            Self {
+                word: AtomicU32::new(0),
+                tag: AtomicU32::new(0),
+                unused: [0; 4],
+                prev: Cell::new(0),
+                next: Cell::new(0),
+            }
         }
     }
 

@@ -62,16 +62,9 @@ pub fn start(program: &Program<'_>) -> io::Result<Child> {
         environment: environment.as_ptr(),
         inherit: inherit.as_ptr(),
         inherit_len: inherit.len(),
-        // SAFETY: a signal set of zeros is a valid (empty) one.
-        mask: unsafe { std::mem::zeroed() },
+        mask: block_signals(),
         error: 0,
     };
-    // SAFETY: as above.
-    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `all` is a valid signal set.
-    unsafe { libc::sigfillset(&raw mut all) };
-    // SAFETY: both sets are valid; the old mask goes into `shared`.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut shared.mask) };
     let mut pidfd: RawFd = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: one past the end of the stack's allocation, 16-byte aligned.
@@ -80,8 +73,7 @@ pub fn start(program: &Program<'_>) -> io::Result<Child> {
     // us until it has exec'd or ended; with CLONE_PIDFD the parent-tid argument receives the pidfd.
     let pid = unsafe { libc::clone(in_child, top.cast(), flags, (&raw mut shared).cast(), &raw mut pidfd) };
     let clone_error = io::Error::last_os_error();
-    // SAFETY: the mask is the one that was in force before.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const shared.mask, std::ptr::null_mut()) };
+    restore_signals(&shared.mask);
     let Ok(pid) = u32::try_from(pid) else { return Err(clone_error) };
     // SAFETY: the kernel made this file descriptor for us in the clone.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -94,6 +86,25 @@ pub fn start(program: &Program<'_>) -> io::Result<Child> {
         return Err(io::Error::from_raw_os_error(error));
     }
     Ok(child)
+}
+
+/// Blocks all signals for the calling thread; returns the mask from before.
+pub(crate) fn block_signals() -> libc::sigset_t {
+    // SAFETY: a signal set of zeros is a valid (empty) one.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `all` is a valid signal set.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: both sets are valid.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+    before
+}
+
+/// Puts a mask from [`block_signals`] back.
+pub(crate) fn restore_signals(mask: &libc::sigset_t) {
+    // SAFETY: the mask was read by pthread_sigmask.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
 }
 
 /// Runs in the child, on its own stack in the parent's memory. System calls only.
@@ -124,8 +135,7 @@ extern "C" fn in_child(shared: *mut libc::c_void) -> libc::c_int {
             return fail(shared);
         }
     }
-    // SAFETY: the mask was read by pthread_sigmask.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const shared.mask, std::ptr::null_mut()) };
+    restore_signals(&shared.mask);
     // SAFETY: path, arguments and environment are null-terminated and outlive the call.
     unsafe { libc::execve(shared.path, shared.arguments, shared.environment) };
     fail(shared)

@@ -1,0 +1,58 @@
+//! Counting what a session holds; for leak checks and inspection.
+
+use crate::block::SHARED;
+use crate::handle::Kind;
+use crate::layout::{PROCESS_FREE, PROCESS_MAX};
+use crate::session::Session;
+use std::sync::atomic::Ordering;
+
+/// What is in use in a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Processes taking part.
+    pub processes: usize,
+    /// Objects: channels, say.
+    pub objects: usize,
+    /// Blocks in use, without objects, ledgers and what private caches keep.
+    pub blocks: usize,
+    /// References to objects, in ledgers and messages.
+    pub references: u64,
+    /// Whether every object's counts equal the references that were found.
+    pub counts_are_right: bool,
+}
+
+impl Session {
+    /// Recovers what dead processes held, then counts what is in use.
+    #[must_use]
+    pub fn audit(self) -> Audit {
+        let mut locked = self.lock();
+        locked.recover();
+        let mut audit = Audit::default();
+        let mut counted = 0;
+        locked.for_each_block(&mut |offset, header, stamp| {
+            if stamp.owner == SHARED {
+                audit.objects += 1;
+                counted +=
+                    header.counts.iter().map(|count| u64::from(count.load(Ordering::Relaxed))).sum::<u64>();
+            } else if stamp.kind != Kind::CACHED && stamp.kind != Kind::LEDGER {
+                audit.blocks += 1;
+            }
+            if stamp.kind == Kind::MESSAGE {
+                locked.for_each_attachment(offset, header, &mut |_, _| audit.references += 1);
+            }
+        });
+        for id in 1..self.header().process_high.load(Ordering::Relaxed).min(PROCESS_MAX) {
+            if self.process(id).is_some_and(|entry| entry.state.load(Ordering::Relaxed) != PROCESS_FREE) {
+                audit.processes += 1;
+                locked.for_each_entry(id, &mut |_, _| audit.references += 1);
+            }
+        }
+        audit.counts_are_right = counted == audit.references;
+        audit
+    }
+
+    /// Takes back what dead processes held. Nothing depends on calling it; it only makes it happen now.
+    pub fn recover_dead(self) {
+        self.lock().recover();
+    }
+}

@@ -1,0 +1,184 @@
+//! From bytes to a value.
+
+#![expect(unsafe_code, reason = "reading messages where they lie")]
+
+use super::{DecodeError, Message};
+use crate::block::Block;
+use crate::handle::Kind;
+use crate::references::{HandleError, Reference};
+use crate::session::Session;
+use rkyv::Deserialize;
+use rkyv::de::pooling::{ErasedPtr, Pool, Pooling, PoolingState};
+use rkyv::rancor::{self, Fallible, Source};
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::sync::atomic::Ordering;
+
+/// Most bytes of a message that travels in its slot.
+pub const INLINE_MAX: usize = 240;
+
+/// A received message: its own copy of a small one, or the block of a large one, which it holds. Dropping it releases the
+/// handles that were not taken, and the block.
+pub struct Payload(Place);
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a small message is copied out into the value itself, on purpose"
+)]
+enum Place {
+    Inline { len: usize, bytes: Inline },
+    Block(Block),
+}
+
+#[repr(C, align(16))]
+struct Inline([MaybeUninit<u8>; INLINE_MAX]);
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payload").field("len", &self.bytes().len()).finish_non_exhaustive()
+    }
+}
+
+impl Payload {
+    /// Copies `len` bytes that lie at `from`.
+    ///
+    /// # Panics
+    /// If `len` is above [`INLINE_MAX`].
+    ///
+    /// # Safety
+    /// `len` bytes at `from` can be read, and nobody writes them meanwhile.
+    #[inline]
+    #[must_use]
+    pub unsafe fn copy_inline(from: *const u8, len: usize) -> Self {
+        assert!(len <= INLINE_MAX, "an inline message has at most {INLINE_MAX} bytes");
+        let mut bytes = Inline([const { MaybeUninit::uninit() }; INLINE_MAX]);
+        // SAFETY: the caller vouches for the source; the target has INLINE_MAX >= len bytes and is ours.
+        unsafe { from.copy_to_nonoverlapping(bytes.0.as_mut_ptr().cast(), len) };
+        Self(Place::Inline { len, bytes })
+    }
+
+    /// A message in a block this process holds.
+    #[must_use]
+    pub fn in_block(block: Block) -> Self {
+        Self(Place::Block(block))
+    }
+
+    /// The archive.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            // SAFETY: `copy_inline` wrote `len` bytes.
+            Place::Inline { len, bytes } => unsafe {
+                std::slice::from_raw_parts(bytes.0.as_ptr().cast(), *len)
+            },
+            Place::Block(block) => {
+                let len = usize::try_from(block.header().len.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+                let len = len.min(block.capacity());
+                // SAFETY: within the payload, which was written before it was published to us and which this process holds;
+                // in a session, nobody writes a block that he does not hold.
+                unsafe { std::slice::from_raw_parts(block.payload().as_ptr(), len) }
+            }
+        }
+    }
+
+    /// Validates the archive and rebuilds the value, handles included.
+    ///
+    /// # Errors
+    /// [`DecodeError`]. Handles that were not taken are released with the payload.
+    #[inline]
+    pub fn decode<T: Message>(self) -> Result<T, DecodeError> {
+        let invalid = |error: rancor::Error| DecodeError::Invalid(error.to_string());
+        let archived = rkyv::access::<T::Archived, rancor::Error>(self.bytes()).map_err(invalid)?;
+        let message = match &self.0 {
+            Place::Inline { .. } => None,
+            Place::Block(block) => Some((block.session(), block.offset())),
+        };
+        let mut decoder = Decoder { message, pool: None, failure: None };
+        archived.deserialize(&mut decoder).map_err(|error: rancor::Error| {
+            decoder.failure.take().map_or_else(|| DecodeError::Value(error.to_string()), DecodeError::Handle)
+        })
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        if let Place::Block(block) = &self.0 {
+            block.session().drop_attachments(block);
+        }
+    }
+}
+
+/// A deserializer that can give out the handles of its message. Only [`Decoder`] is one.
+pub trait Detach: Fallible {
+    /// Takes the `index`-th handle, which must be of this kind.
+    ///
+    /// # Errors
+    /// If there is none, it is of another kind, or it was already taken.
+    fn detach(&mut self, index: u32, kind: Kind) -> Result<Reference, Self::Error>;
+
+    /// The error for a handle that turned out not to fit.
+    fn refuse(&mut self, error: HandleError) -> Self::Error;
+}
+
+/// The deserializer of messages. Made by [`Payload::decode`] alone.
+pub struct Decoder {
+    /// Where the block of the message is, which the payload holds while it is decoded.
+    message: Option<(Session, u64)>,
+    pool: Option<Box<Pool>>,
+    failure: Option<HandleError>,
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}
+
+/// Stands in rkyv's error for the cause that the decoder keeps itself.
+#[derive(Debug)]
+struct Kept;
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a handle of the message could not be taken")
+    }
+}
+
+impl std::error::Error for Kept {}
+
+impl Fallible for Decoder {
+    type Error = rancor::Error;
+}
+
+impl Pooling for Decoder {
+    fn start_pooling(&mut self, address: usize) -> PoolingState {
+        let pool = self.pool.get_or_insert_default();
+        Pooling::<rancor::Error>::start_pooling(&mut **pool, address)
+    }
+
+    unsafe fn finish_pooling(
+        &mut self,
+        address: usize,
+        pointer: ErasedPtr,
+        drop: unsafe fn(ErasedPtr),
+    ) -> Result<(), rancor::Error> {
+        // SAFETY: the caller's promises are passed on as they are.
+        unsafe { self.pool.get_or_insert_default().finish_pooling(address, pointer, drop) }
+    }
+}
+
+impl Detach for Decoder {
+    fn detach(&mut self, index: u32, kind: Kind) -> Result<Reference, rancor::Error> {
+        let taken = match self.message {
+            Some((session, offset)) => session.take_attachment(offset, index, kind),
+            None => Err(HandleError::Stale),
+        };
+        taken.map_err(|error| self.refuse(error))
+    }
+
+    fn refuse(&mut self, error: HandleError) -> rancor::Error {
+        self.failure = Some(error);
+        rancor::Error::new(Kept)
+    }
+}

@@ -1,0 +1,105 @@
+//! Sleeping so that the death of any process of the domain ends the sleep.
+//!
+//! Owns the protocol between sleepers, sentinels and the *death epoch*; the tables of participants are behind [`Domain`].
+//!
+//! ```text
+//! who                     does                                              then
+//! sleeper                 watches its own words, the epoch, and one live    futex wait
+//!                         sentinel of every other process
+//! kernel                  marks a dead thread's sentinel, wakes one         that one recovers
+//! the woken one           recovers under the domain's lock, advances the    all sleepers look again
+//!                         epoch, wakes all who watch it
+//! it dies instead         its own sentinel wakes another sleeper            that one recovers both
+//! sleeper that comes      finds the mark when it gathers sentinels, or the  recovers before it sleeps
+//! too late                kernel finds the word changed
+//! ```
+//!
+//! Every sleeper watches *every* other process, not only those it waits for: the woken one may die before it can tell the
+//! rest, and then its death must wake somebody. A wait takes 128 words at most, so beyond [`SENTINELS_MAX`] processes
+//! the rest is left to the backstop.
+//!
+//! Models: loom `death_*` in `tests/loom_death.rs`, negative control without watching all.
+
+use mp_sys::atomic::{AtomicU32, Ordering};
+use mp_sys::deadline::Deadline;
+use mp_sys::futex::{self, WATCH_MAX, Waited, Watch};
+
+/// Most sentinels one sleeper watches; leaves room for its own words.
+pub const SENTINELS_MAX: usize = WATCH_MAX - OWN_MAX - 1;
+/// Most words of its own a sleeper passes to [`sleep`].
+pub const OWN_MAX: usize = 6;
+
+/// What a sleeper needs to know of the domain it sleeps in.
+pub trait Domain {
+    /// The word that is advanced after every recovery.
+    fn epoch(&self) -> &AtomicU32;
+
+    /// Calls `watch` with a live sentinel of every other process and its present value, until `watch` says `false`.
+    /// Returns whether a dead one was met that nobody has recovered yet.
+    fn sentinels<'a>(&'a self, watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool;
+
+    /// Takes back what the dead held, advances the epoch and wakes all who watch it. Returns whether it did: `false` means
+    /// that a process is half dead, and the sleeper should look again soon.
+    fn recover(&self) -> bool;
+}
+
+/// Why [`sleep`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slept {
+    /// Something happened: look again.
+    Again,
+    /// The time given passed.
+    TimedOut,
+}
+
+/// Sleeps while all of `own` have their expected values, nobody of the domain dies, and `until` has not passed.
+///
+/// The caller reads the values in `own` before it looks at what it waits for, so that a change in between ends the sleep.
+///
+/// # Panics
+/// If `own` is longer than [`OWN_MAX`].
+pub fn sleep<D: Domain + ?Sized>(domain: &D, own: &[Watch<'_>], until: Option<Deadline>) -> Slept {
+    assert!(own.len() <= OWN_MAX, "at most {OWN_MAX} words of one's own");
+    let epoch = domain.epoch();
+    let mut watches = [Watch::Word(epoch, 0); WATCH_MAX];
+    let mut len = own.len();
+    watches[..len].copy_from_slice(own);
+    // EPOCH: Acquire, pairs with the Release of `advance`.
+    watches[len] = Watch::Word(epoch, epoch.load(Ordering::Acquire));
+    len += 1;
+    let own_end = len;
+    let dead = domain.sentinels(&mut |word, value| {
+        watches[len] = Watch::Word(word, value);
+        len += 1;
+        len < own_end + SENTINELS_MAX && len < WATCH_MAX
+    });
+    if dead && domain.recover() {
+        return Slept::Again;
+    }
+    if dead {
+        // A process whose known threads are dead but which still exists: no word announces its end.
+        let soon = Deadline::after(HALF_DEAD_LOOK);
+        futex::wait(&watches[..len], Some(until.map_or(soon, |until| until.min(soon))));
+        return Slept::Again;
+    }
+    match futex::wait(&watches[..len], until) {
+        Waited::TimedOut => Slept::TimedOut,
+        Waited::Woken(index) if index >= own_end => {
+            // A sentinel: recover before anything else, for all the others sleep on.
+            domain.recover();
+            Slept::Again
+        }
+        Waited::Woken(_) | Waited::Changed => Slept::Again,
+    }
+}
+
+/// How long a sleeper waits before it looks again at a process that is dying in parts.
+const HALF_DEAD_LOOK: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// Advances the epoch and wakes everybody who watches it; the last step of a recovery.
+pub fn advance(epoch: &AtomicU32) {
+    // EPOCH: Release, pairs with the Acquire in `sleep`.
+    epoch.fetch_add(1, Ordering::Release);
+    mp_sys::crash::point("death.before_wake");
+    futex::wake_all(epoch);
+}

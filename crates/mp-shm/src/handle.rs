@@ -1,0 +1,81 @@
+//! Handles: what names an object of a session, in any process that is attached to it.
+
+use std::fmt;
+
+/// What an object or an endpoint of one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind(pub u16);
+
+impl Kind {
+    /// A free block.
+    pub const FREE: Self = Self(0);
+    /// A block in some process's private cache.
+    pub const CACHED: Self = Self(1);
+    /// A message: an archive and the handles attached to it.
+    pub const MESSAGE: Self = Self(2);
+    /// Part of a process's ledger of references.
+    pub const LEDGER: Self = Self(3);
+    /// The record of a started process: its job and what came of it.
+    pub const JOB: Self = Self(4);
+    /// A channel.
+    pub const CHANNEL: Self = Self(16);
+    /// The sending end of a channel; role 0.
+    pub const SENDER: Self = Self(17);
+    /// The receiving end of a channel; role 1.
+    pub const RECEIVER: Self = Self(18);
+
+    /// For an endpoint: the kind of its object, and which of the object's two counts it belongs to.
+    #[must_use]
+    pub fn endpoint(self) -> Option<(Self, usize)> {
+        match self {
+            Self::SENDER => Some((Self::CHANNEL, 0)),
+            Self::RECEIVER => Some((Self::CHANNEL, 1)),
+            _ => None,
+        }
+    }
+}
+
+/// Names an endpoint of an object: 16 bytes, meaningful in every process attached to the session, no file descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Handle {
+    /// The session's number.
+    pub session: u16,
+    /// What it is an end of.
+    pub kind: u16,
+    /// Distinguishes the object from others that lived at the same place.
+    pub generation: u32,
+    /// Where the object's block is, in bytes from the start of the session.
+    pub offset: u64,
+}
+
+impl Handle {
+    pub(crate) fn to_words(self) -> [u64; 2] {
+        let high = u64::from(self.session) | u64::from(self.kind) << 16 | u64::from(self.generation) << 32;
+        [high, self.offset]
+    }
+
+    pub(crate) fn from_words([high, offset]: [u64; 2]) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "taking the fields of the word apart")]
+        let (session, kind, generation) = (high as u16, (high >> 16) as u16, (high >> 32) as u32);
+        Self { session, kind, generation, offset }
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}:{:#x}", self.session, self.kind, self.generation, self.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_is_16_bytes_and_survives_its_words() {
+        assert_eq!(size_of::<Handle>(), 16);
+        let handle = Handle { session: 65535, kind: 17, generation: u32::MAX, offset: u64::MAX };
+        assert_eq!(Handle::from_words(handle.to_words()), handle);
+    }
+}

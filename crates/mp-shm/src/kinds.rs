@@ -1,0 +1,40 @@
+//! The kinds of objects that recovery must know how to look into; the crates above register theirs.
+
+use crate::handle::Kind;
+use crate::session::Session;
+use std::sync::{PoisonError, RwLock};
+
+/// What recovery and the last reference's drop need to do with an object. Called with the domain's lock held: no call back
+/// into the session, no user code.
+pub trait ObjectKind: Sync {
+    /// The count of `role` fell to zero: wake who waits for that.
+    fn closed(&self, session: Session, object: u64, role: usize);
+
+    /// Calls `visit` with every block that a slot of the object names.
+    fn blocks(&self, session: Session, object: u64, visit: &mut dyn FnMut(u64));
+
+    /// Releases what dead threads held in the object. `abandoned` is called with blocks whose message is lost; they stay with
+    /// their slot.
+    fn sweep(
+        &self,
+        session: Session,
+        object: u64,
+        dead: &dyn Fn(u16) -> bool,
+        abandoned: &mut dyn FnMut(u64),
+    );
+}
+
+static KINDS: RwLock<Vec<(Kind, &'static dyn ObjectKind)>> = RwLock::new(Vec::new());
+
+/// Makes a kind known in this process; again is no harm.
+pub fn register(kind: Kind, object_kind: &'static dyn ObjectKind) {
+    let mut kinds = KINDS.write().unwrap_or_else(PoisonError::into_inner);
+    if !kinds.iter().any(|(known, _)| *known == kind) {
+        kinds.push((kind, object_kind));
+    }
+}
+
+pub(crate) fn find(kind: Kind) -> Option<&'static dyn ObjectKind> {
+    let kinds = KINDS.read().unwrap_or_else(PoisonError::into_inner);
+    kinds.iter().find(|(known, _)| *known == kind).map(|(_, object_kind)| *object_kind)
+}

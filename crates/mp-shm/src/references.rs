@@ -1,0 +1,374 @@
+//! References to objects, counted so that a kill at any instruction leaves a count that can be made right again.
+//!
+//! Every process has a *ledger* of the endpoints it holds, in blocks of its own. A message carries the handles attached to it
+//! behind its archive. Invariant while the domain's lock is free and the tables are not dirty:
+//!
+//! ```text
+//! counts[role] of an object == entries for it in all ledgers + attachments for it in all live messages
+//! ```
+//!
+//! Every change is made under the lock, so a death in the middle is followed by [`recover`](crate::recover), which counts again
+//! instead of undoing. A message is live while its block is: see the invariants of [`crate::block`].
+//!
+//! A ledger entry and an attachment are one word each at rest: an entry is `offset | role | IN_USE` (offsets are multiples of
+//! 64), an attachment is a [`Handle`] of two words, zero once it was taken.
+
+use crate::block::{SHARED, Stamp};
+use crate::domain::Locked;
+use crate::error::SessionError;
+use crate::handle::{Handle, Kind};
+use crate::kinds;
+use crate::layout::{BLOCK_HEADER_BYTES, BlockHeader};
+use crate::session::Session;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+const IN_USE: u64 = 0b10;
+const ROLE: u64 = 0b01;
+const OFFSET: u64 = !63;
+const LEDGER_BYTES: u64 = 1024;
+
+/// Free entries of this process's ledger, by their offset in the session.
+#[derive(Debug, Default)]
+pub(crate) struct FreeEntries(Mutex<Vec<u64>>);
+
+/// One endpoint that this process holds. Dropping it gives the reference back.
+#[derive(Debug)]
+pub struct Reference {
+    session: Session,
+    handle: Handle,
+    entry: u64,
+    process: u16,
+}
+
+/// A handle could not be taken or passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandleError {
+    /// It is of a session that this process, or the receiver, is not attached to.
+    OtherSession {
+        /// The handle's session.
+        handle: u16,
+        /// The session of the message.
+        message: u16,
+    },
+    /// The object it named is gone, or is of another kind.
+    Stale,
+    /// It was already taken out of its message.
+    Taken,
+    /// The object carries another type.
+    OtherType,
+}
+
+impl std::fmt::Display for HandleError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::OtherSession { handle, message } => write!(
+                f,
+                "a handle of session {handle} cannot travel in a message of session {message}, whose receivers may lack it; \
+                 make both channels in one session"
+            ),
+            Self::Stale => f.write_str("the handle names an object that is gone"),
+            Self::Taken => f.write_str("the handle was already taken out of its message"),
+            Self::OtherType => f.write_str("the handle's channel carries another type of message"),
+        }
+    }
+}
+
+impl std::error::Error for HandleError {}
+
+impl Reference {
+    /// The handle this is a reference to.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    /// The session of the object.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        self.session
+    }
+
+    /// The id of the process that holds it; another one has no part in it.
+    #[must_use]
+    pub fn process(&self) -> u16 {
+        self.process
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        // In a process forked behind our back the entry is the parent's.
+        if self.session.me().is_ok_and(|me| me.process == self.process) {
+            let mut locked = self.session.lock();
+            locked.release_entry(self.entry);
+            drop(locked);
+            self.session.give_entry(self.entry);
+        }
+    }
+}
+
+impl Session {
+    /// Makes an object of a block this process holds, and takes the first reference to each of its two endpoints.
+    ///
+    /// # Errors
+    /// No memory for the ledger.
+    pub fn publish_object(
+        self,
+        block: crate::block::Block,
+        ends: [Kind; 2],
+    ) -> Result<[Reference; 2], SessionError> {
+        let me = self.me()?;
+        let entries = [self.take_entry()?, self.take_entry()?];
+        let stamp = Stamp::read(block.header());
+        let Some((kind, _)) = ends[0].endpoint() else {
+            unreachable!("objects are made with the kinds of their endpoints")
+        };
+        let _locked = self.lock();
+        let header = block.header();
+        let offset = block.into_offset();
+        header.counts[0].store(1, Ordering::Relaxed);
+        header.counts[1].store(1, Ordering::Relaxed);
+        mp_sys::crash::point("references.before_object");
+        restamp_shared(header, stamp, kind);
+        let handle =
+            |end: Kind| Handle { session: self.number(), kind: end.0, generation: stamp.generation, offset };
+        for (role, entry) in entries.iter().enumerate() {
+            self.entry(*entry).store(offset | IN_USE | role as u64, Ordering::Relaxed);
+        }
+        let reference = |role: usize| Reference {
+            session: self,
+            handle: handle(ends[role]),
+            entry: entries[role],
+            process: me.process,
+        };
+        Ok([reference(0), reference(1)])
+    }
+
+    fn entry(self, offset: u64) -> &'static AtomicU64 {
+        self.at(offset).unwrap_or_else(|| unreachable!("ledger entries are inside the session"))
+    }
+
+    /// A free entry of this process's ledger.
+    fn take_entry(self) -> Result<u64, SessionError> {
+        let me = self.me()?;
+        let mut free = self.inner().free_entries.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = free.pop() {
+            return Ok(entry);
+        }
+        let mut locked = self.lock();
+        let block = locked.allocate(me.process, Kind::LEDGER, LEDGER_BYTES)?;
+        let header = self.block_header(block).ok_or(SessionError::NotASession)?;
+        let first = block + BLOCK_HEADER_BYTES;
+        for entry in (0..LEDGER_BYTES / 8).map(|number| first + number * 8) {
+            self.entry(entry).store(0, Ordering::Relaxed);
+            free.push(entry);
+        }
+        let process = self.process(me.process.into()).ok_or(SessionError::NotASession)?;
+        header.next.store(process.ledger.load(Ordering::Relaxed), Ordering::Relaxed);
+        mp_sys::crash::point("references.before_ledger");
+        process.ledger.store(block, Ordering::Relaxed);
+        drop(locked);
+        free.pop().ok_or(SessionError::NotASession)
+    }
+
+    fn give_entry(self, entry: u64) {
+        self.inner().free_entries.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
+    /// The `index`-th attachment of a message block, as the place of its two words.
+    fn attachment(self, offset: u64, header: &BlockHeader, index: u32) -> Option<[&'static AtomicU64; 2]> {
+        let len = header.len.load(Ordering::Relaxed).checked_next_multiple_of(16)?;
+        let end = len.checked_add(u64::from(index).checked_add(1)?.checked_mul(16)?)?;
+        if end > header.capacity.load(Ordering::Relaxed) {
+            return None;
+        }
+        let place = offset + BLOCK_HEADER_BYTES + end - 16;
+        Some([self.at(place)?, self.at(place + 8)?])
+    }
+
+    /// Writes `handles` behind the archive of a message this process holds, and takes a reference to each.
+    ///
+    /// # Errors
+    /// [`HandleError::Stale`]: nothing was taken.
+    pub(crate) fn attach_all(
+        self,
+        block: &crate::block::Block,
+        handles: &[Handle],
+    ) -> Result<(), HandleError> {
+        let header = block.header();
+        let _locked = self.lock();
+        for handle in handles {
+            self.object_of(*handle).ok_or(HandleError::Stale)?;
+        }
+        for (index, handle) in (0_u32..).zip(handles) {
+            let words = self.attachment(block.offset(), header, index).ok_or(HandleError::Stale)?;
+            for (place, word) in words.into_iter().zip(handle.to_words()) {
+                place.store(word, Ordering::Relaxed);
+            }
+            if let Some((object, role)) = self.object_of(*handle) {
+                object.counts[role].fetch_add(1, Ordering::Relaxed);
+            }
+            mp_sys::crash::point("references.attaching");
+        }
+        header.attachments.store(u32::try_from(handles.len()).unwrap_or(u32::MAX), Ordering::Release);
+        Ok(())
+    }
+
+    /// The object a handle names, and the role of its endpoint; `None` if it is gone.
+    pub(crate) fn object_of(self, handle: Handle) -> Option<(&'static BlockHeader, usize)> {
+        let (kind, role) = Kind(handle.kind).endpoint()?;
+        let header = self.block_header(handle.offset)?;
+        let stamp = Stamp::read(header);
+        (handle.session == self.number()
+            && stamp.owner == SHARED
+            && stamp.kind == kind
+            && stamp.generation == handle.generation)
+            .then_some((header, role))
+    }
+
+    /// Takes the `index`-th handle out of a message that this process holds; its reference becomes this process's.
+    ///
+    /// # Errors
+    /// If there is no such handle, it was taken, is of another kind, or there is no memory for the ledger.
+    pub(crate) fn take_attachment(
+        self,
+        message: u64,
+        index: u32,
+        kind: Kind,
+    ) -> Result<Reference, HandleError> {
+        let me = self.me().map_err(|_| HandleError::Stale)?;
+        let header = self.block_header(message).ok_or(HandleError::Stale)?;
+        if index >= header.attachments.load(Ordering::Acquire) {
+            return Err(HandleError::Stale);
+        }
+        let entry = self.take_entry().map_err(|_| HandleError::Stale)?;
+        let taken = (|| {
+            let words = self.attachment(message, header, index).ok_or(HandleError::Stale)?;
+            let _locked = self.lock();
+            let values = words.map(|word| word.load(Ordering::Relaxed));
+            if values == [0, 0] {
+                return Err(HandleError::Taken);
+            }
+            let handle = Handle::from_words(values);
+            let (_, role) =
+                self.object_of(handle).filter(|_| handle.kind == kind.0).ok_or(HandleError::Stale)?;
+            self.entry(entry).store(handle.offset | IN_USE | role as u64, Ordering::Relaxed);
+            mp_sys::crash::point("references.taking");
+            for word in words {
+                word.store(0, Ordering::Relaxed);
+            }
+            Ok(Reference { session: self, handle, entry, process: me.process })
+        })();
+        if taken.is_err() {
+            self.give_entry(entry);
+        }
+        taken
+    }
+
+    /// Drops the handles that are still attached to a message this process holds.
+    pub(crate) fn drop_attachments(self, block: &crate::block::Block) {
+        if block.header().attachments.load(Ordering::Acquire) != 0 {
+            self.lock().release_attachments(block.offset());
+        }
+    }
+}
+
+fn restamp_shared(header: &BlockHeader, stamp: Stamp, kind: Kind) {
+    let word = u64::from(SHARED) | u64::from(kind.0) << 16 | u64::from(stamp.generation) << 32;
+    // STAMP: Release, pairs with the Acquire in `Stamp::read`.
+    header.stamp.store(word, Ordering::Release);
+}
+
+impl Locked {
+    fn release_entry(&mut self, entry: u64) {
+        let word = self.session.entry(entry).swap(0, Ordering::Relaxed);
+        mp_sys::crash::point("references.released");
+        if word & IN_USE != 0 {
+            self.release(vec![(word & OFFSET, usize::from(word & ROLE != 0))]);
+        }
+    }
+
+    /// Takes the attachments off a message and releases what they refer to.
+    pub(crate) fn release_attachments(&mut self, message: u64) {
+        let released = self.strip(message);
+        self.release(released);
+    }
+
+    /// Takes the attachments off a message; returns the object and role of each.
+    fn strip(&self, message: u64) -> Vec<(u64, usize)> {
+        let Some(header) = self.session.block_header(message) else { return Vec::new() };
+        let mut found = Vec::new();
+        self.for_each_attachment(message, header, &mut |object, role| found.push((object, role)));
+        header.attachments.store(0, Ordering::Relaxed);
+        found
+    }
+
+    /// Calls `visit` with the object and role of every handle still attached to a message.
+    pub(crate) fn for_each_attachment(
+        &self,
+        message: u64,
+        header: &BlockHeader,
+        visit: &mut dyn FnMut(u64, usize),
+    ) {
+        for index in 0..header.attachments.load(Ordering::Acquire) {
+            let Some(words) = self.session.attachment(message, header, index) else { return };
+            let handle = Handle::from_words(words.map(|word| word.load(Ordering::Relaxed)));
+            if let Some((_, role)) = self.session.object_of(handle) {
+                visit(handle.offset, role);
+            }
+        }
+    }
+
+    /// Calls `visit` with the object and role of every entry of a process's ledger.
+    pub(crate) fn for_each_entry(&self, process: u32, visit: &mut dyn FnMut(u64, usize)) {
+        let mut block = self.session.process(process).map_or(0, |entry| entry.ledger.load(Ordering::Relaxed));
+        while let Some(header) = self.session.block_header(block) {
+            for number in 0..LEDGER_BYTES / 8 {
+                let word =
+                    self.session.entry(block + BLOCK_HEADER_BYTES + number * 8).load(Ordering::Relaxed);
+                if word & IN_USE != 0 {
+                    visit(word & OFFSET, usize::from(word & ROLE != 0));
+                }
+            }
+            block = header.next.load(Ordering::Relaxed);
+        }
+    }
+
+    /// Counts references down; tells objects whose end has no holder left, and destroys those that have none at all, with the
+    /// messages in them and what is attached to those.
+    fn release(&mut self, mut work: Vec<(u64, usize)>) {
+        while let Some((object, role)) = work.pop() {
+            let Some(header) = self.session.block_header(object) else { continue };
+            let stamp = Stamp::read(header);
+            if stamp.owner != SHARED || header.counts[role].load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            if header.counts[role].fetch_sub(1, Ordering::AcqRel) == 1 {
+                mp_sys::crash::point("references.last");
+                if let Some(kind) = kinds::find(stamp.kind) {
+                    kind.closed(self.session, object, role);
+                }
+            }
+            if header.counts.iter().all(|count| count.load(Ordering::Relaxed) == 0) {
+                work.append(&mut self.destroy(object, stamp.kind));
+            }
+        }
+    }
+
+    /// Frees an object and the messages in it; returns what was attached to those.
+    pub(crate) fn destroy(&mut self, object: u64, kind: Kind) -> Vec<(u64, usize)> {
+        // A process that does not know the kind cannot look inside; one that does will find it at its next recovery.
+        let Some(kind) = kinds::find(kind) else { return Vec::new() };
+        let mut blocks = Vec::new();
+        kind.blocks(self.session, object, &mut |block| blocks.push(block));
+        let mut attached = Vec::new();
+        for block in blocks {
+            attached.append(&mut self.strip(block));
+            self.free(block);
+        }
+        mp_sys::crash::point("references.destroying");
+        self.free(object);
+        attached
+    }
+}

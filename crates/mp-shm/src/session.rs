@@ -1,0 +1,305 @@
+//! A session: the shared memory of one program tree, and this process's place in it.
+//!
+//! Owns: the mapping (kept until the process ends), the identity of this process and its threads in the domain, and the
+//! private caches in front of the shared tables. The tables themselves are worked on under [`Session::lock`], in
+//! `participants`, `block`, `references` and `recover`.
+//!
+//! Death: the file has no name; the kernel frees it when the last process that maps it is gone. What one process held is taken
+//! back by [`recover`](crate::recover).
+
+#![expect(unsafe_code, reason = "typed access to the mapping")]
+
+use crate::block::Caches;
+use crate::domain::Locked;
+use crate::error::SessionError;
+use crate::layout::{
+    ARENA, BLOCK_HEADER_BYTES, BlockHeader, Header, MAGIC, PROCESSES, ProcessEntry, SIZE_BYTES,
+    SIZE_BYTES_MIN, ShmSafe, THREADS, abi_hash,
+};
+use crate::lock::Acquired;
+use crate::references::FreeEntries;
+use mp_sys::memory::{Mapping, SharedFile};
+use mp_sys::robust::{OWNER_DIED, RobustWord};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// A session this process is attached to. A small copyable reference; the mapping stays until the process ends.
+#[derive(Clone, Copy)]
+pub struct Session(&'static Inner);
+
+pub(crate) struct Inner {
+    pub(crate) file: SharedFile,
+    pub(crate) mapping: Mapping,
+    pub(crate) number: u16,
+    /// Place in this process's list of sessions.
+    pub(crate) index: usize,
+    /// `pid << 32 | process id`, 0 before registration.
+    pub(crate) me: AtomicU64,
+    pub(crate) registering: Mutex<()>,
+    pub(crate) caches: Caches,
+    pub(crate) free_entries: FreeEntries,
+}
+
+/// Most sessions one process can be attached to.
+pub const SESSIONS_MAX: usize = 8;
+
+static ATTACHED: Mutex<Vec<Session>> = Mutex::new(Vec::new());
+static CURRENT: OnceLock<Session> = OnceLock::new();
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("number", &self.0.number).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Session {}
+
+impl Session {
+    /// The session of this program tree: the one this process was started with, or one that is created now.
+    ///
+    /// # Errors
+    /// No memory, no file descriptor, no address space for even a small session.
+    pub fn current() -> Result<Self, SessionError> {
+        if let Some(session) = CURRENT.get() {
+            return Ok(*session);
+        }
+        static CREATING: Mutex<()> = Mutex::new(());
+        let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = CURRENT.get() {
+            return Ok(*session);
+        }
+        let session = Self::create()?;
+        Ok(*CURRENT.get_or_init(|| session))
+    }
+
+    /// Makes `session` the current one of this process; for the code that runs in a child before its job.
+    ///
+    /// # Errors
+    /// [`SessionError::AlreadyCurrent`] if there is one.
+    pub fn make_current(self) -> Result<(), SessionError> {
+        CURRENT.set(self).map_err(|_| SessionError::AlreadyCurrent)
+    }
+
+    /// Creates a further session: objects in it are out of reach of processes that were not given it.
+    ///
+    /// # Errors
+    /// As [`current`](Self::current); also [`SessionError::TooMany`].
+    pub fn create() -> Result<Self, SessionError> {
+        let mut size = SIZE_BYTES;
+        let (file, mapping) = loop {
+            let file = SharedFile::create("multiproc", size).map_err(SessionError::Create)?;
+            match file.map() {
+                Ok(mapping) => break (file, mapping),
+                // A limit on address space (RLIMIT_AS): a smaller session may still do.
+                Err(_) if size / 4 >= SIZE_BYTES_MIN => size /= 4,
+                Err(error) => return Err(SessionError::Create(error)),
+            }
+        };
+        file.commit(0, 4096).map_err(SessionError::Create)?;
+        let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = free_number(&attached);
+        let session = Self::enter(file, mapping, number, &mut attached)?;
+        let header = session.header();
+        header.abi.store(abi_hash(), Ordering::Relaxed);
+        header.size.store(size, Ordering::Relaxed);
+        header.number.store(number.into(), Ordering::Relaxed);
+        header.pid_namespace.store(mp_sys::process::pid_namespace(), Ordering::Relaxed);
+        header.user.store(mp_sys::process::user(), Ordering::Relaxed);
+        header.process_next.store(1, Ordering::Relaxed);
+        header.thread_next.store(1, Ordering::Relaxed);
+        header.process_high.store(1, Ordering::Relaxed);
+        header.thread_high.store(1, Ordering::Relaxed);
+        // HEADER: Release, pairs with the Acquire in `attach`.
+        header.magic.store(MAGIC, Ordering::Release);
+        Ok(session)
+    }
+
+    /// Attaches to the session whose file `fd` is; a second attach to the same one gives the first.
+    ///
+    /// # Errors
+    /// If it is no session, of another library version, another user or another pid namespace.
+    pub fn attach(fd: OwnedFd) -> Result<Self, SessionError> {
+        let file = SharedFile::adopt(fd).map_err(SessionError::Attach)?;
+        if file.size() < SIZE_BYTES_MIN {
+            return Err(SessionError::NotASession);
+        }
+        let mapping = file.map().map_err(SessionError::Attach)?;
+        let header = mapping
+            .at(0, size_of::<Header>(), align_of::<Header>())
+            .ok_or(SessionError::NotASession)?
+            .cast::<Header>();
+        // SAFETY: inside the mapping, which stays; `Header` is `ShmSafe`.
+        let header: &'static Header = unsafe { header.as_ref() };
+        // HEADER: Acquire, pairs with the Release in `create`.
+        if header.magic.load(Ordering::Acquire) != MAGIC || header.size.load(Ordering::Relaxed) != file.size()
+        {
+            return Err(SessionError::NotASession);
+        }
+        if header.abi.load(Ordering::Relaxed) != abi_hash() {
+            return Err(SessionError::OtherVersion);
+        }
+        if header.user.load(Ordering::Relaxed) != mp_sys::process::user() {
+            return Err(SessionError::OtherUser);
+        }
+        if header.pid_namespace.load(Ordering::Relaxed) != mp_sys::process::pid_namespace() {
+            return Err(SessionError::OtherPidNamespace);
+        }
+        let number =
+            u16::try_from(header.number.load(Ordering::Relaxed)).map_err(|_| SessionError::NotASession)?;
+        let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.iter().any(|session| session.0.number == number) {
+            return Err(SessionError::AlreadyAttached(number));
+        }
+        Self::enter(file, mapping, number, &mut attached)
+    }
+
+    fn enter(
+        file: SharedFile,
+        mapping: Mapping,
+        number: u16,
+        attached: &mut Vec<Self>,
+    ) -> Result<Self, SessionError> {
+        if attached.len() == SESSIONS_MAX {
+            return Err(SessionError::TooMany);
+        }
+        let session = Self(Box::leak(Box::new(Inner {
+            file,
+            mapping,
+            number,
+            index: attached.len(),
+            me: AtomicU64::new(0),
+            registering: Mutex::new(()),
+            caches: Caches::default(),
+            free_entries: FreeEntries::default(),
+        })));
+        attached.push(session);
+        Ok(session)
+    }
+
+    /// The session of this number, if this process is attached to it.
+    #[must_use]
+    pub fn find(number: u16) -> Option<Self> {
+        ATTACHED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .copied()
+            .find(|session| session.0.number == number)
+    }
+
+    /// The session's number, 1 to 65535, the same in every process.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        self.0.number
+    }
+
+    /// The session's file; hand it on to let another process [`attach`](Self::attach).
+    #[must_use]
+    pub fn fd(self) -> BorrowedFd<'static> {
+        self.0.file.fd()
+    }
+
+    /// Bytes of memory that the session occupies now.
+    ///
+    /// # Errors
+    /// What the kernel says of the file.
+    pub fn committed_bytes(self) -> std::io::Result<u64> {
+        self.0.file.committed_bytes()
+    }
+
+    pub(crate) fn inner(self) -> &'static Inner {
+        self.0
+    }
+
+    /// The value of type `T` at `offset`, or `None` if that is outside of the session or misaligned.
+    #[inline]
+    #[must_use]
+    pub fn at<T: ShmSafe>(self, offset: u64) -> Option<&'static T> {
+        let address = self.0.mapping.at(offset, size_of::<T>(), align_of::<T>())?;
+        // SAFETY: `at` checked range and alignment, the mapping stays until the process ends, and `T: ShmSafe` is valid for
+        // every bit pattern and changed through atomics only.
+        Some(unsafe { address.cast::<T>().as_ref() })
+    }
+
+    /// The address of `len` bytes at `offset`, or `None` if they are outside of the session. What may be done with them is up to
+    /// the protocol of the block they are in.
+    #[inline]
+    #[must_use]
+    pub fn bytes(self, offset: u64, len: usize) -> Option<std::ptr::NonNull<u8>> {
+        self.0.mapping.at(offset, len, 1)
+    }
+
+    pub(crate) fn header(self) -> &'static Header {
+        self.at(0).unwrap_or_else(|| unreachable!("every session is larger than its header"))
+    }
+
+    pub(crate) fn process(self, id: u32) -> Option<&'static ProcessEntry> {
+        (id != 0 && id < crate::layout::PROCESS_MAX)
+            .then(|| self.at(PROCESSES + u64::from(id) * size_of::<ProcessEntry>() as u64))
+            .flatten()
+    }
+
+    pub(crate) fn sentinel(self, id: u32) -> Option<&'static RobustWord> {
+        (id != 0 && id < crate::layout::THREAD_MAX)
+            .then(|| self.at(THREADS + u64::from(id) * size_of::<RobustWord>() as u64))
+            .flatten()
+    }
+
+    /// The header of the block at `offset`, or `None` if no block can be there.
+    #[inline]
+    #[must_use]
+    pub fn block_header(self, offset: u64) -> Option<&'static BlockHeader> {
+        if offset < ARENA || !offset.is_multiple_of(BLOCK_HEADER_BYTES) {
+            return None;
+        }
+        self.at(offset)
+    }
+
+    /// Whether the thread of this session id is dead, or was never there. One load.
+    #[inline]
+    #[must_use]
+    pub fn is_dead(self, thread: u16) -> bool {
+        // SENTINEL: Acquire, pairs with the kernel's mark: what the thread wrote before it died is visible.
+        self.sentinel(thread.into()).is_none_or(|sentinel| {
+            let word = sentinel.word.load(Ordering::Acquire);
+            word == 0 || word & OWNER_DIED != 0
+        })
+    }
+
+    /// Takes the domain's lock, and rebuilds the tables first if its last holder died.
+    pub(crate) fn lock(self) -> Locked {
+        let header = self.header();
+        if header.lock.0.lock() == Acquired::OwnerDied {
+            header.dirty.store(1, Ordering::Relaxed);
+        }
+        let mut locked = Locked::new(self);
+        if header.dirty.load(Ordering::Relaxed) != 0 {
+            locked.recover();
+        }
+        locked
+    }
+
+    /// The number of recoveries so far; a sleeper that watches it is woken by the next.
+    #[must_use]
+    pub fn death_epoch(self) -> &'static std::sync::atomic::AtomicU32 {
+        &self.header().death_epoch.0
+    }
+}
+
+/// A number no attached session has. Its randomness only keeps numbers of different trees apart in messages to people.
+fn free_number(attached: &[Session]) -> u16 {
+    let time = mp_sys::deadline::Deadline::now().timespec().tv_nsec.unsigned_abs();
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits are the random ones")]
+    let mut number = (u64::from(std::process::id()) ^ time) as u16;
+    while number == 0 || attached.iter().any(|session| session.0.number == number) {
+        number = number.wrapping_add(1);
+    }
+    number
+}
