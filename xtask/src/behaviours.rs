@@ -70,12 +70,13 @@ impl Behaviours {
     }
 
     /// The tests of one promise.
-    pub(crate) fn tests_of<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a Test> {
+    fn tests_of<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a Test> {
         self.tests.iter().filter(move |test| test.id == id)
     }
 
-    fn is_held(&self, promise: &Promise) -> bool {
-        self.tests_of(&promise.id).next().is_some()
+    /// Whether a test of it runs; an ignored one shows nothing.
+    pub(crate) fn is_held(&self, id: &str) -> bool {
+        self.tests_of(id).any(|test| !test.ignored)
     }
 
     fn table(&self) -> String {
@@ -97,11 +98,12 @@ impl Behaviours {
         let count = |kind: Option<char>| {
             let of_kind = |promise: &&Promise| kind.is_none_or(|kind| promise.kind == kind);
             let all = self.promises.iter().filter(of_kind).count();
-            let held = self.promises.iter().filter(of_kind).filter(|promise| self.is_held(promise)).count();
+            let held =
+                self.promises.iter().filter(of_kind).filter(|promise| self.is_held(&promise.id)).count();
             format!("{held} of {all}")
         };
         let kinds = KINDS.map(|kind| format!("{kind} {}", count(Some(kind)))).join(", ");
-        format!("{} promises have tests ({kinds}); {} tests", count(None), self.known_tests())
+        format!("{} promises have tests that run ({kinds}); {} tests", count(None), self.known_tests())
     }
 
     fn known_tests(&self) -> usize {
@@ -126,7 +128,7 @@ impl Behaviours {
                 "tests": self.tests_of(&promise.id).map(test).collect::<Vec<_>>(),
             })
         };
-        let held = self.promises.iter().filter(|promise| self.is_held(promise)).count();
+        let held = self.promises.iter().filter(|promise| self.is_held(&promise.id)).count();
         json!({
             "promises": self.promises.iter().map(promise).collect::<Vec<_>>(),
             "counts": {
@@ -159,17 +161,23 @@ mod tests {
     use super::*;
 
     fn behaviours() -> Behaviours {
-        let text = "| id | kind | promise | origin |\n|-|-|-|-|\n| A1 | P | one | |\n| A12 | X | two | |\n";
+        let text = "| id | kind | promise | origin |\n|-|-|-|-|\n| A1 | P | one | |\n| A12 | X | two | |\n\
+                    | B1 | N | six | |\n";
         let test = |id: &str, name: &str| Test {
             id: id.to_owned(),
             name: name.to_owned(),
             file: "crates/x/tests/t.rs".into(),
             line: 7,
-            ignored: false,
+            ignored: name.ends_with("_long"),
         };
         Behaviours {
             promises: promises::parse(text).expect("it is well formed"),
-            tests: vec![test("A12", "a12_x"), test("A12", "a12_y"), test("F64", "f64_is_rounded")],
+            tests: vec![
+                test("A12", "a12_x"),
+                test("A12", "a12_y"),
+                test("B1", "b1_long"),
+                test("F64", "f64_is_rounded"),
+            ],
         }
     }
 
@@ -181,7 +189,8 @@ mod tests {
             "A1   P  one{pad}  missing\n\
              A12  X  two{pad}  a12_x  crates/x/tests/t.rs\n\
              {under}a12_y  crates/x/tests/t.rs\n\
-             \n1 of 2 promises have tests (P 0 of 1, X 1 of 1, N 0 of 0); 2 tests\n"
+             B1   N  six{pad}  b1_long (ignored)  crates/x/tests/t.rs\n\
+             \n1 of 3 promises have tests that run (P 0 of 1, X 1 of 1, N 0 of 1); 3 tests\n"
         );
         assert_eq!(behaviours().table(), expected);
     }
@@ -189,7 +198,7 @@ mod tests {
     #[test]
     fn json_has_the_same_counts() {
         let json = behaviours().json();
-        assert_eq!(json["counts"], json!({"promises": 2, "held": 1, "missing": 1, "tests": 2}));
+        assert_eq!(json["counts"], json!({"promises": 3, "held": 1, "missing": 2, "tests": 3}));
         assert_eq!(json["promises"][1]["tests"][1]["name"], "a12_y");
         assert_eq!(json["promises"][0]["tests"], json!([]));
     }

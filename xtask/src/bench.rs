@@ -15,6 +15,6 @@ pub(crate) fn command(mut args: lexopt::Parser) -> Result<ExitCode> {
 pub(crate) fn passed_on(status: ExitStatus) -> Result<ExitCode> {
     match status.code() {
         Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
-        None => Err(format!("the program ended by a {status}")),
+        None => Err(format!("the program was killed, {status}")),
     }
 }

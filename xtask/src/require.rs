@@ -11,10 +11,12 @@ use crate::workspace::Workspace;
 /// Runs the tests of these promises. A promise whose tests are all missing or ignored, a test that is not in
 /// the build and a test that fails are errors.
 pub(crate) fn run(behaviours: &Behaviours, ids: &[String]) -> Result<()> {
-    let missing: Vec<&str> =
-        ids.iter().map(String::as_str).filter(|id| !behaviours.tests_of(id).any(|t| !t.ignored)).collect();
+    let missing: Vec<&str> = ids.iter().map(String::as_str).filter(|id| !behaviours.is_held(id)).collect();
     if !missing.is_empty() {
-        return Err(format!("no test runs for {}: write one named after the id", missing.join(", ")));
+        return Err(format!(
+            "no test runs for {}: write one named after the id, not an ignored one",
+            missing.join(", ")
+        ));
     }
     let workspace = Workspace::read()?;
     let mut failed = Vec::new();
@@ -33,6 +35,7 @@ pub(crate) fn run(behaviours: &Behaviours, ids: &[String]) -> Result<()> {
         }
         // Filters match parts of names, so a few more tests may run; which are there is asked for before.
         let names = || tests.iter().map(|test| test.name.as_str());
+        println!("building: {call}");
         let listed = call.clone().args(["--quiet", "--", "--list"]).args(names()).output()?;
         let absent = absent(&tests, &listed);
         if !absent.is_empty() {
