@@ -142,12 +142,12 @@ mod tests {
 
     #[test]
     fn a_function_without_the_attribute_is_no_test() {
-        assert_eq!(names("fn a1_helper() {}\n"), []);
-        assert_eq!(names("#[test]\nfn other() {}\nfn a1_helper() {}\n"), []);
-        assert_eq!(names("#[test]\nfn other() {\n    run(\n}\n\nfn a1_helper() {}\n"), []);
-        assert_eq!(names("#[cfg(test)]\nfn a1_helper() {}\n"), []);
+        assert_eq!(names("fn a1_plain() {}\n"), []);
+        assert_eq!(names("#[test]\nfn other() {}\nfn a1_plain() {}\n"), []);
+        assert_eq!(names("#[test]\nfn other() {\n    run(\n}\n\nfn a1_plain() {}\n"), []);
+        assert_eq!(names("#[cfg(test)]\nfn a1_plain() {}\n"), []);
         assert_eq!(names("// #[test]\n// fn a1_gone() {}\n"), []);
-        assert_eq!(names("#[test]\nfn other() { a1_helper() }\n"), []);
+        assert_eq!(names("#[test]\nfn other() { a1_plain() }\n"), []);
     }
 
     #[test]
