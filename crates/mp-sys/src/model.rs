@@ -14,9 +14,9 @@ use crate::deadline::Deadline;
 use crate::futex::{Waited, Watch};
 use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
 use loom::sync::{Arc, Condvar, Mutex};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering as StdOrdering};
+use std::sync::atomic::{AtomicU8, Ordering as StdOrdering};
 
 struct Sleeper {
     addresses: Vec<usize>,
@@ -61,7 +61,11 @@ pub enum Control {
 }
 
 static CONTROL: AtomicU8 = AtomicU8::new(0);
-static ANYBODY_DIED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// Bit `tid` is set when that participant died. Loom runs all threads of a model on the thread that called it.
+    static DIED: Cell<u64> = const { Cell::new(0) };
+}
 
 /// Chooses the control for the models of this process. A negative control runs in a process of its own.
 pub fn set_control(control: Control) {
@@ -72,9 +76,9 @@ fn control_is(control: Control) -> bool {
     CONTROL.load(StdOrdering::Relaxed) == control as u8
 }
 
-/// Whether a participant died since the last call: `false` says that the chosen step is beyond the last one.
-pub fn somebody_died() -> bool {
-    ANYBODY_DIED.swap(false, StdOrdering::Relaxed)
+/// Whether participant `tid` died in any execution since the last call: `false` says that its step is beyond the last one.
+pub fn died(tid: u32) -> bool {
+    DIED.replace(DIED.get() & !(1 << tid)) & 1 << tid != 0
 }
 
 /// Runs `body` as a thread with id `tid` and, if given, a sentinel; it dies when it passes its `die_at`-th crash point
@@ -95,7 +99,7 @@ pub fn participant<T>(
             Some(value)
         }
         Err(payload) if payload.is::<Killed>() => {
-            ANYBODY_DIED.store(true, StdOrdering::Relaxed);
+            DIED.set(DIED.get() | 1 << tid);
             exit(tid, sentinel);
             None
         }

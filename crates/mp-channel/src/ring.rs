@@ -1,0 +1,512 @@
+//! The ring of stamped slots: a bounded queue of many senders and receivers that survives a kill at any instruction.
+//!
+//! Owns: the slot words and the two hints. What is in a slot besides its word is the business of [`crate::slot`].
+//!
+//! ```text
+//! slot word:  63..48 owner (thread id in the session) | 47..4 sequence | 3..0 state
+//!
+//! from           event                          to                who
+//! EMPTY, t       send claims                    WRITING, t, me    sender, edge CLAIM; then moves the tail on
+//! WRITING, t     wrote the message              FULL, t           that sender, edge FULL
+//! FULL, h        receive claims                 READING, h, me    receiver, edge CLAIM; then moves the head on
+//! READING, h     took the message               EMPTY, h + N      that receiver, edge EMPTY
+//! WRITING, t     its owner is dead              DEAD, t           anybody
+//! DEAD, h        at the head                    EMPTY, h + N      anybody; the winner moves the head on
+//! READING, h     its owner is dead              EMPTY, h + N      anybody; the message is lost with its reader
+//! ```
+//!
+//! The compare-and-swap on the slot is the claim. Head and tail are hints: they may lag, and are moved on only by the winner of a
+//! claim, or after reading a slot word that proves that the position was passed. (Moving one after a lost compare-and-swap cost
+//! one stuck queue in 10 000 kills.)
+//!
+//! Positions are `lap << shift | index` with index < N <= 2^shift, modulo 2^44; so any capacity works across the wrap. `h + N`
+//! stands for the same index one lap on.
+//!
+//! Edges: CLAIM Acquire on the slot, FULL and EMPTY Release, each pairs with the Acquire load before the next claim: who claims
+//! a slot sees all that its last owner did there.
+//! Death: a dead owner's slot is freed by whoever meets it, and by recovery before the owner's id is used again.
+//! A stopped sender (SIGSTOP) in WRITING at the head holds up receivers; a stopped receiver holds up senders one lap later. No
+//! user code runs in between.
+//! Models: loom `ring_*` in `tests/loom_ring.rs`.
+//! Source: the stamp per slot is Vyukov's bounded MPMC queue; owner, claim by slot and recovery are ours.
+
+use mp_shm::death::Domain;
+use mp_sync::notify::{Blocked, Notify, Patience};
+use mp_sync::spin::Spin;
+use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
+use mp_sys::crash;
+use mp_sys::futex::Watch;
+
+/// A slot is free for the sender at its position.
+pub const EMPTY: u64 = 0;
+/// A sender writes.
+pub const WRITING: u64 = 1;
+/// A message waits.
+pub const FULL: u64 = 2;
+/// A receiver reads.
+pub const READING: u64 = 3;
+/// A sender died while it wrote; a receiver that comes by frees the slot.
+pub const DEAD: u64 = 4;
+
+const STATE_BITS: u32 = 4;
+const SEQUENCE_BITS: u32 = 44;
+const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
+/// Most slots of a ring.
+pub const CAPACITY_MAX: u32 = 1 << 24;
+
+/// A value alone on its cache lines.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Line<T>(pub T);
+
+/// The shared words of a ring, besides its slots.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Control {
+    tail: Line<AtomicU64>,
+    head: Line<AtomicU64>,
+    /// Receivers sleep here.
+    pub not_empty: Line<Notify>,
+    /// Senders sleep here.
+    pub not_full: Line<Notify>,
+    /// Counts how often an end lost its last holder.
+    pub closed: Line<AtomicU32>,
+}
+
+impl Control {
+    /// A ring that starts at `start`, a position of index 0. Its slots must be [`first_word`]s.
+    #[must_use]
+    pub fn new(start: u64) -> Self {
+        Self {
+            tail: Line(AtomicU64::new(start)),
+            head: Line(AtomicU64::new(start)),
+            not_empty: Line(Notify::new()),
+            not_full: Line(Notify::new()),
+            closed: Line(AtomicU32::new(0)),
+        }
+    }
+}
+
+/// The number of slots and the positions that follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    capacity: u32,
+    shift: u32,
+}
+
+impl Shape {
+    /// For `capacity` slots, 1 to [`CAPACITY_MAX`].
+    #[must_use]
+    pub fn new(capacity: u32) -> Option<Self> {
+        (1..=CAPACITY_MAX)
+            .contains(&capacity)
+            .then(|| Self { capacity, shift: capacity.next_power_of_two().trailing_zeros() })
+    }
+
+    /// The number of slots.
+    #[must_use]
+    pub fn capacity(self) -> u32 {
+        self.capacity
+    }
+
+    /// The position `laps` before the wrap of the sequence, at index 0; tests start there.
+    #[must_use]
+    pub fn start_before_wrap(self, laps: u64) -> u64 {
+        (SEQUENCE_MASK + 1 - (laps << self.shift)) & SEQUENCE_MASK
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the mask leaves at most 24 bits")]
+    fn index(self, position: u64) -> u32 {
+        (position & ((1 << self.shift) - 1)) as u32
+    }
+
+    #[inline]
+    fn next(self, position: u64) -> u64 {
+        let mask = (1 << self.shift) - 1;
+        if (position & mask) + 1 < u64::from(self.capacity) {
+            position + 1
+        } else {
+            ((position | mask) + 1) & SEQUENCE_MASK
+        }
+    }
+
+    #[inline]
+    fn lap_on(self, position: u64) -> u64 {
+        position.wrapping_add(1 << self.shift) & SEQUENCE_MASK
+    }
+}
+
+#[inline]
+fn word(state: u64, sequence: u64, owner: u16) -> u64 {
+    u64::from(owner) << (STATE_BITS + SEQUENCE_BITS) | sequence << STATE_BITS | state
+}
+
+/// The word of slot `index` in a new ring that starts at `start`.
+#[must_use]
+pub fn first_word(start: u64, index: u32) -> u64 {
+    word(EMPTY, (start + u64::from(index)) & SEQUENCE_MASK, 0)
+}
+
+/// A slot word, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// One of the states.
+    pub state: u64,
+    sequence: u64,
+    /// Who holds it, in WRITING and READING.
+    pub owner: u16,
+}
+
+impl Seen {
+    /// Takes `word` apart.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits are left after the shift")]
+    pub fn of(word: u64) -> Self {
+        Self {
+            state: word & ((1 << STATE_BITS) - 1),
+            sequence: (word >> STATE_BITS) & SEQUENCE_MASK,
+            owner: (word >> (STATE_BITS + SEQUENCE_BITS)) as u16,
+        }
+    }
+}
+
+/// Where the slot words are.
+pub trait Slots {
+    /// The word of slot `index`, below the capacity.
+    fn word(&self, index: u32) -> &AtomicU64;
+}
+
+/// What a ring needs to know of the world around it.
+pub trait World: Domain {
+    /// The calling thread's id in the session, not 0.
+    fn me(&self) -> u16;
+    /// Whether the thread of this id is dead.
+    fn is_dead(&self, thread: u16) -> bool;
+    /// The sentinel of a thread and its value while it lives; for a thread that is dead by now, a value that the word does not
+    /// have, so that nobody goes to sleep on it.
+    fn sentinel(&self, thread: u16) -> Option<Watch<'_>>;
+    /// How many hold the sending end.
+    fn senders(&self) -> u32;
+    /// How many hold the receiving end.
+    fn receivers(&self) -> u32;
+}
+
+/// Why nothing was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Patience ended: the ring is full for a sender, empty for a receiver.
+    Waiting,
+    /// Nobody holds the other end, and (for a receiver) no message is left.
+    Disconnected,
+}
+
+/// A slot that this thread has claimed, for writing or for reading.
+#[derive(Debug)]
+#[must_use]
+pub struct Claim {
+    position: u64,
+    index: u32,
+}
+
+impl Claim {
+    /// The slot's index.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+}
+
+/// A ring as one endpoint sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring<'a, S, W> {
+    /// Its shared words.
+    pub control: &'a Control,
+    /// Its slots.
+    pub slots: &'a S,
+    /// Its shape.
+    pub shape: Shape,
+    /// The world around it.
+    pub world: &'a W,
+}
+
+impl<'a, S: Slots, W: World> Ring<'a, S, W> {
+    /// Claims a slot for a message. Between this and [`finish_send`](Self::finish_send) no user code may run.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    #[inline]
+    pub fn begin_send(&self, patience: Patience, spin: &Spin) -> Result<Claim, Refused> {
+        let Control { not_full, not_empty, .. } = self.control;
+        let claimed = not_full.0.wait(self.world, patience, spin, |slept| {
+            let closed = self.closed();
+            if self.world.receivers() == 0 {
+                return Ok(Err(Refused::Disconnected));
+            }
+            let claim = self.claim_send().map_err(|(slot, seen)| self.blocked(slot, seen, closed))?;
+            if slept && self.next_is(&self.control.tail.0, EMPTY) {
+                // The wake that ended our sleep may have stood for several free slots.
+                not_full.0.wake_one();
+            }
+            Ok(Ok(claim))
+        });
+        match claimed {
+            Some(Ok(claim)) => {
+                // From before the publication until after the wake.
+                not_empty.0.pend();
+                crash::point("send.claimed");
+                Ok(claim)
+            }
+            Some(Err(refused)) => {
+                mp_sys::robust::clear_pending();
+                Err(refused)
+            }
+            None => Err(Refused::Waiting),
+        }
+    }
+
+    /// Publishes the message written into a claimed slot and wakes a receiver.
+    #[inline]
+    pub fn finish_send(&self, claim: &Claim) {
+        crash::point("send.written");
+        // FULL: Release, pairs with the Acquire load in `claim_receive`.
+        self.slots.word(claim.index).store(word(FULL, claim.position, 0), Ordering::Release);
+        self.control.not_empty.0.publish();
+        crash::point("send.done");
+    }
+
+    /// Claims a message. Between this and [`finish_receive`](Self::finish_receive) no user code may run.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    #[inline]
+    pub fn begin_receive(&self, patience: Patience, spin: &Spin) -> Result<Claim, Refused> {
+        let Control { not_full, not_empty, .. } = self.control;
+        let claimed = not_empty.0.wait(self.world, patience, spin, |slept| {
+            let closed = self.closed();
+            // Read before the slots: what the last sender sent before it left is then found there.
+            let nobody_sends = self.world.senders() == 0;
+            match self.claim_receive() {
+                Ok(claim) => {
+                    if slept && self.next_is(&self.control.head.0, FULL) {
+                        // The wake that ended our sleep may have stood for several messages.
+                        not_empty.0.wake_one();
+                    }
+                    Ok(Ok(claim))
+                }
+                Err(_) if nobody_sends => Ok(Err(Refused::Disconnected)),
+                Err((slot, seen)) => Err(self.blocked(slot, seen, closed)),
+            }
+        });
+        match claimed {
+            Some(Ok(claim)) => {
+                // From before the slot is given back until after the wake.
+                not_full.0.pend();
+                crash::point("receive.claimed");
+                Ok(claim)
+            }
+            Some(Err(refused)) => {
+                mp_sys::robust::clear_pending();
+                Err(refused)
+            }
+            None => Err(Refused::Waiting),
+        }
+    }
+
+    /// Gives a claimed slot back after its message was taken, and wakes a sender.
+    #[inline]
+    pub fn finish_receive(&self, claim: &Claim) {
+        crash::point("receive.taken");
+        // EMPTY: Release, pairs with the Acquire load in `claim_send`.
+        let empty = word(EMPTY, self.shape.lap_on(claim.position), 0);
+        self.slots.word(claim.index).store(empty, Ordering::Release);
+        self.control.not_full.0.publish();
+        crash::point("receive.done");
+    }
+
+    fn closed(&self) -> Watch<'a> {
+        let closed = &self.control.closed.0;
+        Watch::Word(closed, closed.load(Ordering::Acquire))
+    }
+
+    fn blocked(&self, slot: &'a AtomicU64, seen: u64, closed: Watch<'a>) -> Blocked<'a> {
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is what a futex can watch")]
+        let low = seen as u32;
+        let owner = Seen::of(seen).owner;
+        let owner = (owner != 0).then(|| self.world.sentinel(owner)).flatten();
+        Blocked { slot: Watch::Low(slot, low), closed, owner }
+    }
+
+    /// Whether the slot at a hint is in `state`, for its own lap.
+    fn next_is(&self, hint: &AtomicU64, state: u64) -> bool {
+        let position = hint.load(Ordering::Acquire);
+        let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
+        seen.state == state && seen.sequence == position
+    }
+
+    /// Moves a hint on from `position`, unless somebody has already.
+    #[inline]
+    fn move_on(&self, hint: &AtomicU64, position: u64) {
+        let next = self.shape.next(position);
+        let _ = hint.compare_exchange(position, next, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn swap(&self, slot: &AtomicU64, from: u64, to: u64) -> bool {
+        // CLAIM: Acquire pairs with FULL and EMPTY; Release passes on what earlier owners of the slot released.
+        slot.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    #[inline]
+    fn claim_send(&self) -> Result<Claim, (&'a AtomicU64, u64)> {
+        let tail = &self.control.tail.0;
+        loop {
+            let position = tail.load(Ordering::Acquire);
+            let index = self.shape.index(position);
+            let slot = self.slots.word(index);
+            let found = slot.load(Ordering::Acquire);
+            let seen = Seen::of(found);
+            if seen.sequence == position && seen.state == EMPTY {
+                crash::point("send.before_claim");
+                if self.swap(slot, found, word(WRITING, position, self.world.me())) {
+                    crash::point("send.before_hint");
+                    self.move_on(tail, position);
+                    return Ok(Claim { position, index });
+                }
+            } else if seen.sequence == position || seen.sequence == self.shape.lap_on(position) {
+                // Claimed by somebody, or even done with: the hint lags.
+                self.move_on(tail, position);
+            } else if self.shape.lap_on(seen.sequence) == position {
+                if !self.free_of_the_dead(slot, found) && tail.load(Ordering::Acquire) == position {
+                    return Err((slot, found));
+                }
+            }
+            // Otherwise the hint was passed by more than a lap while we looked: look again.
+        }
+    }
+
+    #[inline]
+    fn claim_receive(&self) -> Result<Claim, (&'a AtomicU64, u64)> {
+        let head = &self.control.head.0;
+        loop {
+            let position = head.load(Ordering::Acquire);
+            let index = self.shape.index(position);
+            let slot = self.slots.word(index);
+            let found = slot.load(Ordering::Acquire);
+            let seen = Seen::of(found);
+            if seen.sequence == position && seen.state == FULL {
+                crash::point("receive.before_claim");
+                if self.swap(slot, found, word(READING, position, self.world.me())) {
+                    crash::point("receive.before_hint");
+                    self.move_on(head, position);
+                    return Ok(Claim { position, index });
+                }
+            } else if seen.sequence == self.shape.lap_on(position)
+                || (seen.sequence == position && seen.state == READING && !self.world.is_dead(seen.owner))
+            {
+                // Taken by somebody, or even given back: the hint lags.
+                self.move_on(head, position);
+            } else if (seen.sequence == position || self.shape.lap_on(seen.sequence) == position)
+                && !self.free_of_the_dead(slot, found)
+                && head.load(Ordering::Acquire) == position
+            {
+                return Err((slot, found));
+            }
+        }
+    }
+
+    /// Takes the next step for a slot whose owner is dead. Returns whether anything may have changed.
+    #[cold]
+    fn free_of_the_dead(&self, slot: &AtomicU64, found: u64) -> bool {
+        let seen = Seen::of(found);
+        let head = &self.control.head.0;
+        let freed = word(EMPTY, self.shape.lap_on(seen.sequence), 0);
+        match seen.state {
+            WRITING if self.world.is_dead(seen.owner) => {
+                self.swap(slot, found, word(DEAD, seen.sequence, 0));
+                true
+            }
+            READING if self.world.is_dead(seen.owner) => {
+                if self.swap(slot, found, freed) {
+                    self.move_on(head, seen.sequence);
+                    self.control.not_full.0.wake_one();
+                }
+                true
+            }
+            // Only at the head: earlier slots may still hold messages, and freeing out of order would let the ring overfill.
+            DEAD if head.load(Ordering::Acquire) == seen.sequence => {
+                if self.swap(slot, found, freed) {
+                    self.move_on(head, seen.sequence);
+                    self.control.not_full.0.wake_one();
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// For recovery, before ids of dead threads are used again: releases every slot that a thread of `dead` holds. `lost` is
+    /// called with the index of each slot whose content is nobody's any more, before it is released.
+    pub fn sweep(&self, dead: &dyn Fn(u16) -> bool, lost: &mut dyn FnMut(u32)) {
+        for index in 0..self.shape.capacity {
+            let slot = self.slots.word(index);
+            let found = slot.load(Ordering::Acquire);
+            let seen = Seen::of(found);
+            match seen.state {
+                WRITING if dead(seen.owner) => {
+                    lost(index);
+                    self.swap(slot, found, word(DEAD, seen.sequence, 0));
+                }
+                READING if dead(seen.owner) => {
+                    lost(index);
+                    self.swap(slot, found, word(EMPTY, self.shape.lap_on(seen.sequence), 0));
+                }
+                DEAD => lost(index),
+                _ => {}
+            }
+        }
+    }
+
+    /// The number of messages waiting, a moment ago.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        let full = |index: &u32| Seen::of(self.slots.word(*index).load(Ordering::Relaxed)).state == FULL;
+        let head = self.control.head.0.load(Ordering::Relaxed);
+        let tail = self.control.tail.0.load(Ordering::Relaxed);
+        if head == tail && !full(&self.shape.index(head)) {
+            return 0;
+        }
+        u32::try_from((0..self.shape.capacity).filter(full).count()).unwrap_or(self.shape.capacity)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_wrap_with_any_capacity() {
+        for capacity in [1, 2, 3, 5, 7, 8, 1000] {
+            let shape = Shape::new(capacity).unwrap();
+            let mut position = shape.start_before_wrap(2);
+            for step in 0..capacity * 4 {
+                assert_eq!(shape.index(position), step % capacity);
+                let mut after_a_lap = position;
+                for _ in 0..capacity {
+                    after_a_lap = shape.next(after_a_lap);
+                }
+                assert_eq!(after_a_lap, shape.lap_on(position));
+                position = shape.next(position);
+            }
+        }
+        assert_eq!(Shape::new(0), None);
+        assert_eq!(Shape::new(CAPACITY_MAX + 1), None);
+    }
+
+    #[test]
+    fn a_word_is_taken_apart_as_it_was_put_together() {
+        let seen = Seen::of(word(READING, SEQUENCE_MASK, u16::MAX));
+        assert_eq!(seen, Seen { state: READING, sequence: SEQUENCE_MASK, owner: u16::MAX });
+    }
+}

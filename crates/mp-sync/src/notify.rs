@@ -1,0 +1,198 @@
+//! A wake-up between processes that survives the death of who wakes and of who is woken.
+//!
+//! Owns: one futex word a side of a channel (receivers sleep on one, senders on the other). It never holds an owner, only the
+//! bit that says that somebody may be asleep.
+//!
+//! ```text
+//! word     event                                  to            who
+//! 0        about to sleep                         WAITERS       sleeper, edge ASLEEP; then looks again, then sleeps
+//! WAITERS  published something, edge PUBLISHED    0, wake one   publisher
+//! *        dies between publishing and waking     *, wake one   kernel: the word is pending from before the publication
+//! *        dies after it was woken, before it     *, wake one   kernel: the word is pending while it waits
+//!          took what it was woken for
+//! *        dies after its claim of a slot         *, wake one   kernel: that one frees the slot of the dead
+//! 0        woken                                  WAITERS       the woken one, before it looks: others may sleep on
+//! WAITERS  took something after a sleep, more     0, wake one   the woken one: one wake may have stood for several
+//!          is there                                             publications
+//! ```
+//!
+//! Edges: ASLEEP (`fetch_or`, then a SeqCst fence, then the look) and PUBLISHED (the publication, then a SeqCst fence, then the
+//! load of the word): of two that run at once, at least one sees the other.
+//! The word alone has an ABA: a publisher clears it, a sleeper that then dies sets it again, and the first sleeper goes to sleep
+//! although something is there. So a sleeper also watches the word of the slot it waits for, which tells the two apart.
+//! Death: each line between two rows leaves a row of this table, or the pending word makes the kernel wake one sleeper more.
+//! Models: loom `ring_*` in mp-channel's `tests/loom_ring.rs`; negative controls without the pending word and without the watch
+//! on the slot.
+//! Source: kernel/futex/core.c, `handle_futex_death`: a pending word without owner gets a wake; the use of it is ours.
+
+use crate::spin::Spin;
+use mp_shm::death::{self, Domain, Slept};
+use mp_sys::atomic::{AtomicU32, Ordering, fence};
+use mp_sys::backstop::{self, Backstop};
+use mp_sys::crash;
+use mp_sys::deadline::Deadline;
+use mp_sys::futex::{self, Watch};
+use mp_sys::robust::{self, WAITERS};
+
+/// The word of one side.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Notify {
+    word: AtomicU32,
+}
+
+/// Why an attempt could not succeed: the values it saw, to be watched while asleep.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocked<'a> {
+    /// The slot waited for, as it was seen.
+    pub slot: Watch<'a>,
+    /// Counts disconnections, as it was before the attempt.
+    pub closed: Watch<'a>,
+    /// The sentinel of the thread that holds the slot, if one does.
+    pub owner: Option<Watch<'a>>,
+}
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Not at all.
+    None,
+    /// Until then.
+    Until(Deadline),
+    /// As long as it takes.
+    Forever,
+}
+
+impl Patience {
+    fn deadline(self) -> Option<Deadline> {
+        match self {
+            Self::Until(deadline) => Some(deadline),
+            Self::None | Self::Forever => None,
+        }
+    }
+}
+
+impl Notify {
+    /// Nobody sleeps.
+    #[must_use]
+    #[cfg_attr(not(loom), expect(clippy::missing_const_for_fn, reason = "loom's atomics are not const"))]
+    pub fn new() -> Self {
+        Self { word: AtomicU32::new(0) }
+    }
+
+    /// Makes the word pending: if this thread dies from here on, the kernel wakes one sleeper. Before a publication.
+    #[inline]
+    pub fn pend(&self) {
+        robust::set_pending(&self.word);
+    }
+
+    /// Wakes one sleeper, if any, after a publication, and ends what [`pend`](Self::pend) began.
+    #[inline]
+    pub fn publish(&self) {
+        self.wake_one();
+        robust::clear_pending();
+    }
+
+    /// Wakes one sleeper, if any. The word is pending.
+    #[inline]
+    pub fn wake_one(&self) {
+        // PUBLISHED: SeqCst, pairs with ASLEEP.
+        fence(Ordering::SeqCst);
+        crash::point("notify.published");
+        if self.word.load(Ordering::Relaxed) & WAITERS != 0 {
+            self.wake_sleeper();
+        }
+    }
+
+    #[cold]
+    fn wake_sleeper(&self) {
+        if self.word.swap(0, Ordering::AcqRel) & WAITERS != 0 {
+            crash::point("notify.before_wake");
+            futex::wake(&self.word, 1);
+        }
+    }
+
+    /// Whether somebody may be asleep.
+    #[inline]
+    #[must_use]
+    pub fn has_sleepers(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & WAITERS != 0
+    }
+
+    /// Calls `attempt` until it gives a value or patience ends; sleeps in between. `attempt` is told whether this waiter has
+    /// slept, since a wake may stand for several publications then.
+    ///
+    /// When it gives a value the word is still pending; the caller makes another one pending, or ends it.
+    #[inline]
+    pub fn wait<'a, T, D: Domain + ?Sized>(
+        &'a self,
+        domain: &D,
+        patience: Patience,
+        spin: &Spin,
+        mut attempt: impl FnMut(bool) -> Result<T, Blocked<'a>>,
+    ) -> Option<T> {
+        // Before the first attempt: a claim by a thread that dies right after it must wake one who waits for the slot.
+        self.pend();
+        if let Ok(value) = attempt(false) {
+            return Some(value);
+        }
+        if patience == Patience::None {
+            robust::clear_pending();
+            return None;
+        }
+        if let Some(value) = spin.spin(|| attempt(false).ok()) {
+            return Some(value);
+        }
+        self.sleep(domain, patience.deadline(), attempt)
+    }
+
+    #[cold]
+    fn sleep<'a, T, D: Domain + ?Sized>(
+        &'a self,
+        domain: &D,
+        deadline: Option<Deadline>,
+        mut attempt: impl FnMut(bool) -> Result<T, Blocked<'a>>,
+    ) -> Option<T> {
+        let mut backstop = Backstop::new();
+        let mut unannounced = false;
+        loop {
+            // A recovery in between may have used the pending word for its lock.
+            self.pend();
+            crash::point("notify.pending");
+            // ASLEEP: the bit, then SeqCst, pairs with PUBLISHED.
+            self.word.fetch_or(WAITERS, Ordering::AcqRel);
+            fence(Ordering::SeqCst);
+            crash::point("notify.announced");
+            let blocked = match attempt(true) {
+                Ok(value) => {
+                    if unannounced {
+                        backstop::found_work();
+                    }
+                    return Some(value);
+                }
+                Err(blocked) => blocked,
+            };
+            if deadline.is_some_and(Deadline::passed) {
+                robust::clear_pending();
+                return None;
+            }
+            let own = [Watch::Word(&self.word, WAITERS), blocked.slot, blocked.closed];
+            let own_and_owner = blocked.owner.map(|owner| [own[0], own[1], own[2], owner]);
+            let own = own_and_owner.as_ref().map_or(&own[..], |all| &all[..]);
+            let slept = death::sleep(domain, own, backstop.until(deadline));
+            // Nobody took the bit away and yet there is work: a wake-up was lost. Without waits on several words deaths are
+            // only found this way.
+            unannounced = slept == Slept::TimedOut
+                && futex::watches_all()
+                && self.has_sleepers()
+                && !deadline.is_some_and(Deadline::passed);
+            crash::point("notify.woken");
+        }
+    }
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Self::new()
+    }
+}

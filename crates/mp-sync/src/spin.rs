@@ -1,0 +1,88 @@
+//! How long to spin before sleeping.
+//!
+//! Waking another processor costs tens of microseconds, a spin that hits a fraction of one; a spin that misses is wasted. So
+//! the budget follows what has paid off: a hit doubles it, a miss halves it. With one processor nobody can be working for us
+//! while we spin, and the budget is zero.
+//!
+//! The budget is private to an endpoint; races on it only make it a little wrong.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Most turns of a spin, about 40 µs of pauses: what a sleep and its wake-up cost.
+pub const TURNS_MAX: u32 = 2048;
+const TURNS_MIN: u32 = 16;
+
+/// The spin budget of one endpoint.
+#[derive(Debug)]
+pub struct Spin {
+    turns: AtomicU32,
+}
+
+impl Spin {
+    /// A full budget.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { turns: AtomicU32::new(TURNS_MAX) }
+    }
+
+    /// Calls `attempt` until it gives a value or the budget is used up.
+    #[inline]
+    pub fn spin<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+        if !can_pay_off() {
+            return None;
+        }
+        let turns = self.turns.load(Ordering::Relaxed);
+        for _ in 0..turns {
+            mp_sys::atomic::spin();
+            if let Some(value) = attempt() {
+                self.turns.store((turns * 2).min(TURNS_MAX), Ordering::Relaxed);
+                return Some(value);
+            }
+        }
+        self.turns.store((turns / 2).max(TURNS_MIN), Ordering::Relaxed);
+        None
+    }
+}
+
+impl Default for Spin {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether another processor can be working for us. A model has nothing to gain from spinning.
+fn can_pay_off() -> bool {
+    #[cfg(loom)]
+    return false;
+    #[cfg(not(loom))]
+    return mp_sys::cpu::usable() > 1;
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_follows_what_pays_off() {
+        let spin = Spin::new();
+        if mp_sys::cpu::usable() == 1 {
+            assert_eq!(spin.spin(|| Some(1)), None);
+            return;
+        }
+        assert_eq!(spin.spin(|| Some(1)), Some(1));
+        let mut attempts = 0;
+        for _ in 0..20 {
+            attempts = 0;
+            assert_eq!(
+                spin.spin(|| {
+                    attempts += 1;
+                    None::<()>
+                }),
+                None
+            );
+        }
+        assert_eq!(attempts, TURNS_MIN);
+        assert_eq!(spin.spin(|| Some(1)), Some(1));
+        assert_eq!(spin.turns.load(Ordering::Relaxed), TURNS_MIN * 2);
+    }
+}
