@@ -1,2 +1,35 @@
 //! Bounded multi-producer multi-consumer channels between processes that survive a kill at any instruction.
+//!
+//! [`channel`] makes a [`Sender`] and a [`Receiver`] in the session of the program tree. Both can be cloned, shared between
+//! threads, and sent inside messages, at any depth. Blocking calls sleep in the kernel and spin only where that has paid off. No
+//! thread, no file descriptor and no lock is behind a channel; [`ring`] tells how it works.
+//!
+//! Guarantees: messages of one sender arrive in the order sent; nothing is lost or doubled but what a dead process held: a message
+//! that a receiver had claimed dies with it, one that a sender had not finished never existed.
+//!
+//! What it does not do yet: batches, single-producer channels, broadcast, zero-copy receive, pipes, `select`, async, untrusted
+//! peers, capacity 0.
+//!
+//! Limits: capacity 1 to 2^24; a process stopped (SIGSTOP) in the middle of an operation holds the channel up at its slot.
+
 pub mod ring;
+
+#[cfg(not(loom))]
+mod channel;
+#[cfg(not(loom))]
+pub mod dynamic;
+#[cfg(not(loom))]
+mod end;
+#[cfg(not(loom))]
+pub mod error;
+#[cfg(not(loom))]
+mod message;
+#[cfg(not(loom))]
+mod slot;
+
+#[cfg(not(loom))]
+pub use channel::{Receiver, Sender, channel, channel_in};
+#[cfg(not(loom))]
+pub use error::{ChannelError, RecvError, SendError, SendFailure};
+#[cfg(not(loom))]
+pub use message::ArchivedEnd;

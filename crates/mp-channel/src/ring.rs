@@ -54,10 +54,20 @@ const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
 /// Most slots of a ring.
 pub const CAPACITY_MAX: u32 = 1 << 24;
 
-/// A value alone on its cache lines.
-#[repr(C, align(128))]
+/// A value alone on its cache line, and a line away from the next: processors fetch them in pairs.
+#[repr(C, align(64))]
 #[derive(Debug)]
-pub struct Line<T>(pub T);
+pub struct Line<T>(pub T, Gap);
+
+#[repr(C, align(64))]
+#[derive(Debug)]
+struct Gap([u8; 64]);
+
+impl<T> Line<T> {
+    fn new(value: T) -> Self {
+        Self(value, Gap([0; 64]))
+    }
+}
 
 /// The shared words of a ring, besides its slots.
 #[repr(C)]
@@ -78,11 +88,11 @@ impl Control {
     #[must_use]
     pub fn new(start: u64) -> Self {
         Self {
-            tail: Line(AtomicU64::new(start)),
-            head: Line(AtomicU64::new(start)),
-            not_empty: Line(Notify::new()),
-            not_full: Line(Notify::new()),
-            closed: Line(AtomicU32::new(0)),
+            tail: Line::new(AtomicU64::new(start)),
+            head: Line::new(AtomicU64::new(start)),
+            not_empty: Line::new(Notify::new()),
+            not_full: Line::new(Notify::new()),
+            closed: Line::new(AtomicU32::new(0)),
         }
     }
 }
@@ -162,7 +172,6 @@ impl Seen {
     /// Takes `word` apart.
     #[inline]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "16 bits are left after the shift")]
     pub fn of(word: u64) -> Self {
         Self {
             state: word & ((1 << STATE_BITS) - 1),
@@ -200,6 +209,8 @@ pub enum Refused {
     Waiting,
     /// Nobody holds the other end, and (for a receiver) no message is left.
     Disconnected,
+    /// The word that this operation watches has changed.
+    Interrupted,
 }
 
 /// A slot that this thread has claimed, for writing or for reading.
@@ -229,6 +240,8 @@ pub struct Ring<'a, S, W> {
     pub shape: Shape,
     /// The world around it.
     pub world: &'a W,
+    /// A receive that finds no message ends when this word has another value.
+    pub interrupt: Option<(&'a AtomicU32, u32)>,
 }
 
 impl<'a, S: Slots, W: World> Ring<'a, S, W> {
@@ -296,6 +309,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                     Ok(Ok(claim))
                 }
                 Err(_) if nobody_sends => Ok(Err(Refused::Disconnected)),
+                Err(_) if self.is_interrupted() => Ok(Err(Refused::Interrupted)),
                 Err((slot, seen)) => Err(self.blocked(slot, seen, closed)),
             }
         });
@@ -325,6 +339,10 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         crash::point("receive.done");
     }
 
+    fn is_interrupted(&self) -> bool {
+        self.interrupt.is_some_and(|(word, value)| word.load(Ordering::Acquire) != value)
+    }
+
     fn closed(&self) -> Watch<'a> {
         let closed = &self.control.closed.0;
         Watch::Word(closed, closed.load(Ordering::Acquire))
@@ -335,7 +353,8 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         let low = seen as u32;
         let owner = Seen::of(seen).owner;
         let owner = (owner != 0).then(|| self.world.sentinel(owner)).flatten();
-        Blocked { slot: Watch::Low(slot, low), closed, owner }
+        let interrupt = self.interrupt.map(|(word, value)| Watch::Word(word, value));
+        Blocked { slot: Watch::Low(slot, low), closed, owner, interrupt }
     }
 
     /// Whether the slot at a hint is in `state`, for its own lap.
@@ -377,10 +396,11 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
             } else if seen.sequence == position || seen.sequence == self.shape.lap_on(position) {
                 // Claimed by somebody, or even done with: the hint lags.
                 self.move_on(tail, position);
-            } else if self.shape.lap_on(seen.sequence) == position {
-                if !self.free_of_the_dead(slot, found) && tail.load(Ordering::Acquire) == position {
-                    return Err((slot, found));
-                }
+            } else if self.shape.lap_on(seen.sequence) == position
+                && !self.free_of_the_dead(slot, found)
+                && tail.load(Ordering::Acquire) == position
+            {
+                return Err((slot, found));
             }
             // Otherwise the hint was passed by more than a lap while we looked: look again.
         }
@@ -470,7 +490,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
 
     /// The number of messages waiting, a moment ago.
     #[must_use]
-    pub fn len(&self) -> u32 {
+    pub fn waiting(&self) -> u32 {
         let full = |index: &u32| Seen::of(self.slots.word(*index).load(Ordering::Relaxed)).state == FULL;
         let head = self.control.head.0.load(Ordering::Relaxed);
         let tail = self.control.tail.0.load(Ordering::Relaxed);

@@ -95,7 +95,7 @@ impl Shared {
     }
 
     fn ring<'a>(&'a self, view: &'a View<'a>) -> Ring<'a, Self, View<'a>> {
-        Ring { control: &self.control, slots: self, shape: self.shape, world: view }
+        Ring { control: &self.control, slots: self, shape: self.shape, world: view, interrupt: None }
     }
 
     fn send(&self, me: u16, message: u32) {

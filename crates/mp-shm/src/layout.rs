@@ -50,7 +50,9 @@ pub struct Header {
     pub pid_namespace: AtomicU32,
     /// User id of the participants.
     pub user: AtomicU32,
-    unused: [AtomicU32; 5],
+    unused: AtomicU32,
+    /// Random; seals code references against bytes that only look like one.
+    pub secret: [AtomicU64; 2],
     /// Guards all tables.
     pub lock: Line<DomainLock>,
     /// Advanced after every recovery; sleepers watch it.

@@ -17,6 +17,8 @@ pub mod block;
 #[cfg(not(loom))]
 pub mod codec;
 #[cfg(not(loom))]
+pub mod deliver;
+#[cfg(not(loom))]
 mod domain;
 #[cfg(not(loom))]
 pub mod error;

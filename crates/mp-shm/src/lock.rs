@@ -49,7 +49,6 @@ pub enum Acquired {
 impl DomainLock {
     /// A free lock.
     #[must_use]
-    #[cfg_attr(not(loom), expect(clippy::missing_const_for_fn, reason = "loom's atomics are not const"))]
     pub fn new() -> Self {
         Self { word: AtomicU32::new(0) }
     }

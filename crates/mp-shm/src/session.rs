@@ -112,6 +112,9 @@ impl Session {
         header.number.store(number.into(), Ordering::Relaxed);
         header.pid_namespace.store(mp_sys::process::pid_namespace(), Ordering::Relaxed);
         header.user.store(mp_sys::process::user(), Ordering::Relaxed);
+        let secret = mp_sys::process::random().map_err(SessionError::Create)?;
+        header.secret[0].store(secret[0], Ordering::Relaxed);
+        header.secret[1].store(secret[1], Ordering::Relaxed);
         header.process_next.store(1, Ordering::Relaxed);
         header.thread_next.store(1, Ordering::Relaxed);
         header.process_high.store(1, Ordering::Relaxed);
@@ -271,6 +274,22 @@ impl Session {
             let word = sentinel.word.load(Ordering::Acquire);
             word == 0 || word & OWNER_DIED != 0
         })
+    }
+
+    /// The sentinel of a thread, by its session id.
+    #[must_use]
+    pub fn sentinel_word(self, thread: u16) -> Option<&'static std::sync::atomic::AtomicU32> {
+        self.sentinel(thread.into()).map(|sentinel| &sentinel.word)
+    }
+
+    /// What seals this session's code references: random, the same in all its processes, for trusted crates only.
+    ///
+    /// # Safety
+    /// It goes nowhere but into the check of a code reference. Who knows it can make one to any address.
+    #[must_use]
+    pub unsafe fn secret(self) -> [u64; 2] {
+        let [first, second] = &self.header().secret;
+        [first.load(Ordering::Relaxed), second.load(Ordering::Relaxed)]
     }
 
     /// Takes the domain's lock, and rebuilds the tables first if its last holder died.

@@ -1,1 +1,24 @@
 //! Starts processes that run a Rust function and give its value back.
+//!
+//! [`Process::spawn`]`(f, argument)` starts this very program again; the new process runs `f(argument)` before `main` and ends.
+//! Argument and result are messages of any size and may hold channels. `f` is a plain function or a closure that captures nothing;
+//! what crosses is its place in the program file, checked against the file's build id.
+//!
+//! How a child finds its job: a constructor in the executable's `.init_array` (feature `constructor`, on by default), see [`hook`];
+//! without it, [`init`] at the top of `main`.
+//!
+//! What it does not do yet: start methods other than `spawn`, a builder, daemon children, resource limits.
+//!
+//! Limits: Linux with glibc; a stack overflow in a child is reported as SIGSEGV; a child whose parent dies runs on to its end.
+
+pub mod code;
+mod error;
+pub mod hook;
+mod job;
+pub mod panics;
+mod process;
+mod spawn_macro;
+
+pub use error::{JoinError, SpawnError};
+pub use hook::init;
+pub use process::{Process, set_executable};

@@ -50,6 +50,8 @@ pub struct Blocked<'a> {
     pub closed: Watch<'a>,
     /// The sentinel of the thread that holds the slot, if one does.
     pub owner: Option<Watch<'a>>,
+    /// One more word that ends the wait when it changes.
+    pub interrupt: Option<Watch<'a>>,
 }
 
 /// How long to wait.
@@ -75,7 +77,6 @@ impl Patience {
 impl Notify {
     /// Nobody sleeps.
     #[must_use]
-    #[cfg_attr(not(loom), expect(clippy::missing_const_for_fn, reason = "loom's atomics are not const"))]
     pub fn new() -> Self {
         Self { word: AtomicU32::new(0) }
     }
@@ -176,10 +177,19 @@ impl Notify {
                 robust::clear_pending();
                 return None;
             }
-            let own = [Watch::Word(&self.word, WAITERS), blocked.slot, blocked.closed];
-            let own_and_owner = blocked.owner.map(|owner| [own[0], own[1], own[2], owner]);
-            let own = own_and_owner.as_ref().map_or(&own[..], |all| &all[..]);
-            let slept = death::sleep(domain, own, backstop.until(deadline));
+            let mut own = [
+                Watch::Word(&self.word, WAITERS),
+                blocked.slot,
+                blocked.closed,
+                blocked.closed,
+                blocked.closed,
+            ];
+            let mut len = 3;
+            for watch in [blocked.owner, blocked.interrupt].into_iter().flatten() {
+                own[len] = watch;
+                len += 1;
+            }
+            let slept = death::sleep(domain, &own[..len], backstop.until(deadline));
             // Nobody took the bit away and yet there is work: a wake-up was lost. Without waits on several words deaths are
             // only found this way.
             unannounced = slept == Slept::TimedOut

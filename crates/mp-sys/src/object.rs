@@ -44,6 +44,44 @@ pub fn loaded() -> Vec<Object> {
     objects
 }
 
+/// Loads the program file at `path`, with its dependencies; says whether it is there now.
+#[must_use]
+pub fn load(path: &str) -> bool {
+    let Ok(path) = std::ffi::CString::new(path) else { return false };
+    if path.is_empty() {
+        return false;
+    }
+    // SAFETY: loading runs the file's constructors, as it did in the process that named it; the path is null-terminated.
+    !unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }.is_null()
+}
+
+/// Whether `address` lies in the main program. Cheaper than [`loaded`].
+#[must_use]
+pub fn main_program_holds(address: usize) -> bool {
+    unsafe extern "C" fn first(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        found: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the loader passes a valid info for the duration of the call.
+        let info = unsafe { &*info };
+        // SAFETY: the caller passed this pointer to its pair.
+        let (address, holds) = unsafe { &mut *found.cast::<(usize, bool)>() };
+        // SAFETY: the loader passes `dlpi_phnum` program headers.
+        let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+        let offset = (*address as u64).wrapping_sub(info.dlpi_addr);
+        *holds = headers.iter().any(|header| {
+            header.p_type == libc::PT_LOAD && offset.wrapping_sub(header.p_vaddr) < header.p_memsz
+        });
+        // The main program is the first; that is enough.
+        1
+    }
+    let mut found = (address, false);
+    // SAFETY: the callback gets the pointer we pass, for the duration of the call.
+    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut found).cast()) };
+    found.1
+}
+
 unsafe extern "C" fn collect(
     info: *mut libc::dl_phdr_info,
     _size: libc::size_t,
@@ -126,6 +164,8 @@ mod tests {
         let here = the_main_program_is_first_and_holds_this_function as fn() as usize;
         assert!(objects[0].holds_code_at(here));
         assert!(!objects[0].holds_code_at(0));
+        assert!(main_program_holds(here));
+        assert!(!main_program_holds(libc::getpid as *const () as usize));
         assert!(objects.iter().all(|object| object.identity.len() >= 8));
         assert!(objects.iter().skip(1).all(|object| !object.is_main()));
     }

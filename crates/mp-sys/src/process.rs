@@ -97,11 +97,23 @@ impl Child {
         }
     }
 
-    /// Sends a signal; a process that has ended is not an error.
+    /// Sends SIGTERM; a process that has ended is not an error.
     ///
     /// # Errors
     /// What `pidfd_send_signal` says: `EPERM`, say.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub fn terminate(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends SIGKILL; a process that has ended is not an error.
+    ///
+    /// # Errors
+    /// As [`terminate`](Self::terminate).
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
         match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
@@ -179,6 +191,34 @@ pub fn pid_namespace() -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "a fingerprint")]
     let low = rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino as u32);
     low
+}
+
+/// 128 random bits from the kernel.
+///
+/// # Errors
+/// What `getrandom` says.
+pub fn random() -> io::Result<[u64; 2]> {
+    let mut bytes = [0; 16];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if filled != bytes.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let number = u128::from_ne_bytes(bytes);
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+    Ok([number as u64, (number >> 64) as u64])
+}
+
+/// Makes writes to a closed pipe an error instead of a signal, as Rust's runtime does before `main`.
+pub fn ignore_sigpipe() {
+    crate::start::ignore(libc::SIGPIPE);
+}
+
+/// Keeps `fd` from programs started later.
+///
+/// # Errors
+/// What `fcntl` says: it is not open, say.
+pub fn close_on_exec(fd: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?)
 }
 
 /// Runs `body` with all signals blocked for this thread; a thread it starts never takes one.

@@ -107,6 +107,12 @@ pub(crate) fn restore_signals(mask: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
 }
 
+/// Ignores `signal` in this process.
+pub(crate) fn ignore(signal: libc::c_int) {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
 /// Runs in the child, on its own stack in the parent's memory. System calls only.
 extern "C" fn in_child(shared: *mut libc::c_void) -> libc::c_int {
     let shared = shared.cast::<Shared>();

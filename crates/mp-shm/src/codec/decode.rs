@@ -26,7 +26,7 @@ pub struct Payload(Place);
     reason = "a small message is copied out into the value itself, on purpose"
 )]
 enum Place {
-    Inline { len: usize, bytes: Inline },
+    Inline { session: Session, len: usize, bytes: Inline },
     Block(Block),
 }
 
@@ -49,12 +49,12 @@ impl Payload {
     /// `len` bytes at `from` can be read, and nobody writes them meanwhile.
     #[inline]
     #[must_use]
-    pub unsafe fn copy_inline(from: *const u8, len: usize) -> Self {
+    pub unsafe fn copy_inline(session: Session, from: *const u8, len: usize) -> Self {
         assert!(len <= INLINE_MAX, "an inline message has at most {INLINE_MAX} bytes");
         let mut bytes = Inline([const { MaybeUninit::uninit() }; INLINE_MAX]);
         // SAFETY: the caller vouches for the source; the target has INLINE_MAX >= len bytes and is ours.
         unsafe { from.copy_to_nonoverlapping(bytes.0.as_mut_ptr().cast(), len) };
-        Self(Place::Inline { len, bytes })
+        Self(Place::Inline { session, len, bytes })
     }
 
     /// A message in a block this process holds.
@@ -69,7 +69,7 @@ impl Payload {
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             // SAFETY: `copy_inline` wrote `len` bytes.
-            Place::Inline { len, bytes } => unsafe {
+            Place::Inline { len, bytes, .. } => unsafe {
                 std::slice::from_raw_parts(bytes.0.as_ptr().cast(), *len)
             },
             Place::Block(block) => {
@@ -90,11 +90,11 @@ impl Payload {
     pub fn decode<T: Message>(self) -> Result<T, DecodeError> {
         let invalid = |error: rancor::Error| DecodeError::Invalid(error.to_string());
         let archived = rkyv::access::<T::Archived, rancor::Error>(self.bytes()).map_err(invalid)?;
-        let message = match &self.0 {
-            Place::Inline { .. } => None,
-            Place::Block(block) => Some((block.session(), block.offset())),
+        let (session, block) = match &self.0 {
+            Place::Inline { session, .. } => (*session, None),
+            Place::Block(block) => (block.session(), Some(block.offset())),
         };
-        let mut decoder = Decoder { message, pool: None, failure: None };
+        let mut decoder = Decoder { session, block, pool: None, failure: None };
         archived.deserialize(&mut decoder).map_err(|error: rancor::Error| {
             decoder.failure.take().map_or_else(|| DecodeError::Value(error.to_string()), DecodeError::Handle)
         })
@@ -117,14 +117,18 @@ pub trait Detach: Fallible {
     /// If there is none, it is of another kind, or it was already taken.
     fn detach(&mut self, index: u32, kind: Kind) -> Result<Reference, Self::Error>;
 
+    /// The session that the message came through.
+    fn session(&self) -> Session;
+
     /// The error for a handle that turned out not to fit.
     fn refuse(&mut self, error: HandleError) -> Self::Error;
 }
 
 /// The deserializer of messages. Made by [`Payload::decode`] alone.
 pub struct Decoder {
+    session: Session,
     /// Where the block of the message is, which the payload holds while it is decoded.
-    message: Option<(Session, u64)>,
+    block: Option<u64>,
     pool: Option<Box<Pool>>,
     failure: Option<HandleError>,
 }
@@ -170,11 +174,15 @@ impl Pooling for Decoder {
 
 impl Detach for Decoder {
     fn detach(&mut self, index: u32, kind: Kind) -> Result<Reference, rancor::Error> {
-        let taken = match self.message {
-            Some((session, offset)) => session.take_attachment(offset, index, kind),
+        let taken = match self.block {
+            Some(offset) => self.session.take_attachment(offset, index, kind),
             None => Err(HandleError::Stale),
         };
         taken.map_err(|error| self.refuse(error))
+    }
+
+    fn session(&self) -> Session {
+        self.session
     }
 
     fn refuse(&mut self, error: HandleError) -> rancor::Error {

@@ -41,6 +41,9 @@ pub trait Attach: Fallible {
     /// # Errors
     /// If the handle is of another session than the message.
     fn attach(&mut self, reference: &Reference) -> Result<u32, Self::Error>;
+
+    /// The session that the message is for.
+    fn session(&self) -> Session;
 }
 
 /// The serializer of messages. Made by [`encode`] alone.
@@ -231,6 +234,10 @@ impl Attach for Encoder {
         let index = u32::try_from(self.handles.len()).unwrap_or(u32::MAX);
         self.handles.push(handle);
         Ok(index)
+    }
+
+    fn session(&self) -> Session {
+        self.session
     }
 }
 

@@ -1,0 +1,130 @@
+//! Channels whose messages are of several types, told apart by a tag of four words.
+//!
+//! For those who build on channels, a pool say: the receiver looks at the tag and then decodes what it stands for. The type named
+//! at decoding must be the one that was sent; the archive is validated as that type, so a wrong one is an error or another
+//! value, never undefined behaviour.
+
+use crate::end::End;
+use crate::error::{ChannelError, RecvError, SendFailure};
+use crate::message::endpoint;
+use crate::ring::Shape;
+use crate::slot::{Cut, TAG_BYTES};
+use mp_shm::codec::{DecodeError, Payload};
+use mp_shm::handle::Kind;
+use mp_shm::{Message, Session};
+use mp_sync::notify::Patience;
+use mp_sys::deadline::Deadline;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Four words that say what a message is.
+pub type Tag = [u64; 4];
+
+/// Inline bytes beside the tag.
+const EXPECTED_BYTES: usize = 208;
+const TYPE_HASH: u32 = u32::from_le_bytes(*b"dyn\0");
+
+/// The sending end.
+#[derive(Clone, Debug)]
+pub struct DynSender {
+    end: Arc<End>,
+}
+
+/// The receiving end.
+#[derive(Clone, Debug)]
+pub struct DynReceiver {
+    end: Arc<End>,
+}
+
+/// A received message, not yet decoded.
+#[derive(Debug)]
+pub struct DynMessage {
+    tag: Tag,
+    payload: Payload,
+}
+
+/// Makes a channel for up to `capacity` messages of any types.
+///
+/// # Errors
+/// As [`channel`](crate::channel).
+pub fn channel(capacity: usize) -> Result<(DynSender, DynReceiver), ChannelError> {
+    let shape = u32::try_from(capacity).ok().and_then(Shape::new).ok_or(ChannelError::Capacity(capacity))?;
+    let session = Session::current().map_err(ChannelError::Session)?;
+    let [sender, receiver] = End::create(session, Cut::new(shape, TAG_BYTES, EXPECTED_BYTES), TYPE_HASH, 0)?;
+    Ok((DynSender { end: Arc::new(sender) }, DynReceiver { end: Arc::new(receiver) }))
+}
+
+impl DynSender {
+    /// Sends a copy of `value` under `tag`, waiting for room as long as it takes.
+    ///
+    /// # Errors
+    /// All receivers are gone, or the value cannot be encoded.
+    pub fn send<T: Message>(&self, tag: Tag, value: &T) -> Result<(), SendFailure> {
+        self.end.send(tag, value, Patience::Forever)
+    }
+
+    /// Sends a copy of `value` if there is room now.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and if the channel is full.
+    pub fn try_send<T: Message>(&self, tag: Tag, value: &T) -> Result<(), SendFailure> {
+        self.end.send(tag, value, Patience::None)
+    }
+}
+
+impl DynReceiver {
+    /// Receives the next message, waiting for it as long as it takes.
+    ///
+    /// # Errors
+    /// All senders are gone and nothing is left.
+    pub fn recv(&self) -> Result<DynMessage, RecvError> {
+        self.receive(Patience::Forever, None)
+    }
+
+    /// Receives the next message if one is there now.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), and if the channel is empty.
+    pub fn try_recv(&self) -> Result<DynMessage, RecvError> {
+        self.receive(Patience::None, None)
+    }
+
+    /// How many deaths the session has recovered from; for [`recv_or_death`](Self::recv_or_death).
+    #[must_use]
+    pub fn deaths(&self) -> u32 {
+        self.end.session().death_epoch().load(Ordering::Acquire)
+    }
+
+    /// Receives the next message; ends with [`RecvError::Death`] when nothing is there and somebody of the session has died since
+    /// `deaths` was read, and with [`RecvError::Empty`] at the deadline.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), and these two.
+    pub fn recv_or_death(&self, deaths: u32, deadline: Option<Deadline>) -> Result<DynMessage, RecvError> {
+        self.receive(deadline.map_or(Patience::Forever, Patience::Until), Some(deaths))
+    }
+
+    fn receive(&self, patience: Patience, deaths: Option<u32>) -> Result<DynMessage, RecvError> {
+        let (tag, payload) = self.end.receive(patience, deaths)?;
+        Ok(DynMessage { tag, payload })
+    }
+}
+
+impl DynMessage {
+    /// The tag it was sent under.
+    #[must_use]
+    pub fn tag(&self) -> Tag {
+        self.tag
+    }
+
+    /// Decodes the message, which must be of the type that the tag stands for.
+    ///
+    /// # Errors
+    /// It is no valid archive of `T`.
+    pub fn decode<T: Message>(self) -> Result<T, DecodeError> {
+        self.payload.decode()
+    }
+}
+
+endpoint!([] DynSender, Kind::SENDER, TYPE_HASH, |end| DynSender { end });
+endpoint!([] DynReceiver, Kind::RECEIVER, TYPE_HASH, |end| DynReceiver { end });

@@ -1,0 +1,344 @@
+//! Where a channel's ring, its slots and their messages are in shared memory.
+//!
+//! ```text
+//! block payload:  Descriptor (control words, shape) | slot 0 | slot 1 | …
+//! slot:           0 word | 8 info | 12 block | 16 tag | 16 + tag: the message, if it is small
+//! info:           bytes of an inline message, or IN_BLOCK
+//! block:          offset / 64 of the message's block, or of a spare one that the next sender may take; 0 for none
+//! ```
+//!
+//! `info`, `block`, tag and message belong to whoever has claimed the slot. A slot that is EMPTY may name a spare block: the
+//! receiver of a large message leaves one it no longer needs, so that a steady stream touches no allocator.
+//!
+//! Death: what a slot names is its own; recovery keeps it there and only takes the attachments off messages that are lost.
+
+#![expect(unsafe_code, reason = "reading and writing messages in claimed slots")]
+
+use crate::ring::{Control, EMPTY, Ring, Seen, Shape, Slots, World, first_word};
+use mp_shm::Session;
+use mp_shm::block::Block;
+use mp_shm::codec::{INLINE_MAX, Payload};
+use mp_shm::death::Domain;
+use mp_shm::kinds::ObjectKind;
+use mp_shm::layout::{BLOCK_HEADER_BYTES, BlockHeader, ShmSafe};
+use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
+use mp_sys::futex::Watch;
+use mp_sys::robust::OWNER_DIED;
+use std::ptr::NonNull;
+
+/// What a channel's block begins with.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    control: Control,
+    capacity: AtomicU32,
+    /// Bytes of a slot, a multiple of 64.
+    stride: AtomicU32,
+    /// Bytes of the tag in front of every message.
+    tag_bytes: AtomicU32,
+}
+
+// SAFETY: `repr(C)`, atomics only, any bit pattern is a value; `View::open` checks the ranges of what it holds.
+unsafe impl ShmSafe for Descriptor {}
+
+const SLOT_HEADER_BYTES: usize = 16;
+const DESCRIPTOR_BYTES: usize = size_of::<Descriptor>().next_multiple_of(64);
+const IN_BLOCK: u32 = u32::MAX;
+
+/// Bytes of a tag: four words.
+pub(crate) const TAG_BYTES: usize = 32;
+
+/// How the slots of a channel are cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    pub(crate) shape: Shape,
+    pub(crate) stride: usize,
+    pub(crate) tag_bytes: usize,
+}
+
+impl Cut {
+    /// For messages that usually have up to `expected` bytes.
+    pub(crate) fn new(shape: Shape, tag_bytes: usize, expected: usize) -> Self {
+        let stride = (SLOT_HEADER_BYTES + tag_bytes + expected.min(INLINE_MAX)).next_multiple_of(64);
+        Self { shape, stride, tag_bytes }
+    }
+
+    fn inline_max(self) -> usize {
+        (self.stride - SLOT_HEADER_BYTES - self.tag_bytes).min(INLINE_MAX)
+    }
+
+    pub(crate) fn block_bytes(self) -> usize {
+        DESCRIPTOR_BYTES + self.stride * self.shape.capacity() as usize
+    }
+}
+
+/// A channel as this process sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) session: Session,
+    header: &'static BlockHeader,
+    descriptor: &'static Descriptor,
+    slots: NonNull<u8>,
+    cut: Cut,
+}
+
+// SAFETY: a view is addresses of shared memory that stays mapped; all access goes through atomics and claims.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    /// Lays a new channel out in `block`, with positions that start at `start`.
+    pub(crate) fn lay_out(block: &Block, cut: Cut, start: u64) -> Option<Self> {
+        let payload = block.offset() + BLOCK_HEADER_BYTES;
+        let place = block.session().bytes(payload, cut.block_bytes())?;
+        // SAFETY: `bytes` checked the range, and nobody else knows this block yet.
+        unsafe {
+            place.cast::<Descriptor>().write(Descriptor {
+                control: Control::new(start),
+                capacity: AtomicU32::new(cut.shape.capacity()),
+                stride: AtomicU32::new(u32::try_from(cut.stride).ok()?),
+                tag_bytes: AtomicU32::new(u32::try_from(cut.tag_bytes).ok()?),
+            })
+        };
+        let view = Self::open(block.session(), block.offset())?;
+        for index in 0..cut.shape.capacity() {
+            view.word(index).store(first_word(start, index), Ordering::Relaxed);
+            view.info(index).store(0, Ordering::Relaxed);
+            view.block(index).store(0, Ordering::Relaxed);
+        }
+        Some(view)
+    }
+
+    /// The channel whose block is at `offset`, or `None` if what is there does not fit together.
+    pub(crate) fn open(session: Session, offset: u64) -> Option<Self> {
+        let header = session.block_header(offset)?;
+        let descriptor: &'static Descriptor = session.at(offset + BLOCK_HEADER_BYTES)?;
+        let shape = Shape::new(descriptor.capacity.load(Ordering::Relaxed))?;
+        let stride = usize::try_from(descriptor.stride.load(Ordering::Relaxed)).ok()?;
+        let tag_bytes = usize::try_from(descriptor.tag_bytes.load(Ordering::Relaxed)).ok()?;
+        if tag_bytes > TAG_BYTES
+            || stride < SLOT_HEADER_BYTES + tag_bytes
+            || stride > 4096
+            || !stride.is_multiple_of(64)
+        {
+            return None;
+        }
+        let cut = Cut { shape, stride, tag_bytes };
+        if header.capacity.load(Ordering::Relaxed) < cut.block_bytes() as u64 {
+            return None;
+        }
+        let place = session.bytes(offset + BLOCK_HEADER_BYTES, cut.block_bytes())?;
+        // SAFETY: DESCRIPTOR_BYTES <= block_bytes, which were checked to be inside of the session.
+        let slots = unsafe { place.add(DESCRIPTOR_BYTES) };
+        Some(Self { session, header, descriptor, slots, cut })
+    }
+
+    pub(crate) fn control(&self) -> &'static Control {
+        &self.descriptor.control
+    }
+
+    pub(crate) fn header(&self) -> &'static BlockHeader {
+        self.header
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        self.cut.shape
+    }
+
+    pub(crate) fn tag_bytes(&self) -> usize {
+        self.cut.tag_bytes
+    }
+
+    pub(crate) fn inline_max(&self) -> usize {
+        self.cut.inline_max()
+    }
+
+    /// The address `at` bytes into slot `index`. An index from a corrupt hint is turned into one that exists.
+    #[inline]
+    fn place(&self, index: u32, at: usize) -> NonNull<u8> {
+        debug_assert!(at < self.cut.stride, "inside of the slot");
+        let index = index.min(self.cut.shape.capacity() - 1) as usize;
+        // SAFETY: index < capacity and at < stride, so the address is within the `block_bytes` that `open` checked.
+        unsafe { self.slots.add(index * self.cut.stride + at) }
+    }
+
+    #[inline]
+    fn info(&self, index: u32) -> &'static AtomicU32 {
+        // SAFETY: within the slot, 4-byte aligned (slots are 64-byte aligned), valid for any bit pattern, mapped for ever.
+        unsafe { self.place(index, 8).cast::<AtomicU32>().as_ref() }
+    }
+
+    #[inline]
+    fn block(&self, index: u32) -> &'static AtomicU32 {
+        // SAFETY: as in `info`.
+        unsafe { self.place(index, 12).cast::<AtomicU32>().as_ref() }
+    }
+
+    /// Writes tag and small message into a slot that this thread has claimed for writing.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    #[inline]
+    pub(crate) fn write_inline(&self, index: u32, tag: &[u64; 4], bytes: &[u8]) {
+        assert!(bytes.len() <= self.inline_max(), "a message for the slot fits into it");
+        self.write_tag(index, tag);
+        let to = self.place(index, SLOT_HEADER_BYTES + self.tag_bytes().min(TAG_BYTES));
+        // SAFETY: the slot is claimed by this thread, so nobody else touches it; the length was checked above.
+        unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        #[expect(clippy::cast_possible_truncation, reason = "at most INLINE_MAX")]
+        self.info(index).store(bytes.len() as u32, Ordering::Relaxed);
+    }
+
+    /// Writes tag and message block into a slot that this thread has claimed for writing; returns the spare block that was there.
+    pub(crate) fn write_block(&self, index: u32, tag: &[u64; 4], me: u16, block: Block) -> Option<Block> {
+        self.write_tag(index, tag);
+        let spare = self.named(index).and_then(|spare| Block::take(self.session, me, spare));
+        mp_sys::crash::point("slot.spare_taken");
+        self.info(index).store(IN_BLOCK, Ordering::Relaxed);
+        self.name(index, Some(block));
+        spare
+    }
+
+    #[inline]
+    fn write_tag(&self, index: u32, tag: &[u64; 4]) {
+        if self.tag_bytes() == TAG_BYTES {
+            let to = self.place(index, SLOT_HEADER_BYTES).cast::<[u64; 4]>();
+            // SAFETY: the slot is claimed by this thread and has room for the tag (`open` checked); 16-byte aligned.
+            unsafe { to.write(*tag) };
+        }
+    }
+
+    /// Takes tag and message out of a slot that this thread has claimed for reading.
+    #[inline]
+    pub(crate) fn read(&self, index: u32, me: u16) -> Option<([u64; 4], Payload)> {
+        let tag = if self.tag_bytes() == TAG_BYTES {
+            // SAFETY: as in `write_tag`; any bit pattern is a tag.
+            unsafe { self.place(index, SLOT_HEADER_BYTES).cast::<[u64; 4]>().read() }
+        } else {
+            [0; 4]
+        };
+        let info = self.info(index).load(Ordering::Relaxed);
+        if info == IN_BLOCK {
+            let block = Block::take(self.session, me, self.named(index)?)?;
+            mp_sys::crash::point("slot.block_taken");
+            self.name(index, self.session.spare(me, block.capacity()));
+            return Some((tag, Payload::in_block(block)));
+        }
+        let len = usize::try_from(info).ok().filter(|&len| len <= self.inline_max())?;
+        let from = self.place(index, SLOT_HEADER_BYTES + self.tag_bytes());
+        // SAFETY: the slot is claimed by this thread, so nobody writes it; the length was checked.
+        Some((tag, unsafe { Payload::copy_inline(self.session, from.as_ptr(), len) }))
+    }
+
+    fn named(&self, index: u32) -> Option<u64> {
+        match self.block(index).load(Ordering::Acquire) {
+            0 => None,
+            number => Some(u64::from(number) * BLOCK_HEADER_BYTES),
+        }
+    }
+
+    fn name(&self, index: u32, block: Option<Block>) {
+        let number = block.map_or(0, |block| block.into_offset() / BLOCK_HEADER_BYTES);
+        // A session has at most 2^30 places of 64 bytes.
+        self.block(index).store(u32::try_from(number).unwrap_or(0), Ordering::Release);
+    }
+
+    pub(crate) fn ring<'a>(&'a self, here: &'a Here<'a>) -> Ring<'a, Self, Here<'a>> {
+        Ring { control: self.control(), slots: self, shape: self.shape(), world: here, interrupt: None }
+    }
+}
+
+impl Slots for View {
+    #[inline]
+    fn word(&self, index: u32) -> &AtomicU64 {
+        // SAFETY: within the slot, 8-byte aligned, valid for any bit pattern, mapped for ever.
+        unsafe { self.place(index, 0).cast::<AtomicU64>().as_ref() }
+    }
+}
+
+/// A channel and the thread that works on it.
+#[derive(Debug)]
+pub(crate) struct Here<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) thread: u16,
+}
+
+impl Domain for Here<'_> {
+    fn epoch(&self) -> &AtomicU32 {
+        self.view.session.death_epoch()
+    }
+
+    fn sentinels<'a>(&'a self, watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool {
+        self.view.session.sentinels(watch)
+    }
+
+    fn recover(&self) -> bool {
+        self.view.session.recover()
+    }
+}
+
+impl World for Here<'_> {
+    fn me(&self) -> u16 {
+        self.thread
+    }
+
+    fn is_dead(&self, thread: u16) -> bool {
+        self.view.session.is_dead(thread)
+    }
+
+    fn sentinel(&self, thread: u16) -> Option<Watch<'_>> {
+        let word = self.view.session.sentinel_word(thread)?;
+        let value = word.load(Ordering::Acquire);
+        Some(Watch::Word(word, if value == 0 || value & OWNER_DIED != 0 { !value } else { value }))
+    }
+
+    fn senders(&self) -> u32 {
+        self.view.header.counts[0].load(Ordering::Acquire)
+    }
+
+    fn receivers(&self) -> u32 {
+        self.view.header.counts[1].load(Ordering::Acquire)
+    }
+}
+
+/// What recovery and the last drop do with a channel.
+pub(crate) struct ChannelKind;
+
+impl ObjectKind for ChannelKind {
+    fn closed(&self, session: Session, object: u64, _role: usize) {
+        if let Some(view) = View::open(session, object) {
+            let closed = &view.control().closed.0;
+            closed.fetch_add(1, Ordering::AcqRel);
+            mp_sys::futex::wake_all(closed);
+        }
+    }
+
+    fn blocks(&self, session: Session, object: u64, visit: &mut dyn FnMut(u64)) {
+        if let Some(view) = View::open(session, object) {
+            (0..view.shape().capacity()).filter_map(|index| view.named(index)).for_each(visit);
+        }
+    }
+
+    fn sweep(
+        &self,
+        session: Session,
+        object: u64,
+        dead: &dyn Fn(u16) -> bool,
+        abandoned: &mut dyn FnMut(u64),
+    ) {
+        let Some(view) = View::open(session, object) else { return };
+        let here = Here { view: &view, thread: 0 };
+        view.ring(&here).sweep(dead, &mut |index| view.named(index).into_iter().for_each(&mut *abandoned));
+        // A slot of the dead that somebody freed before us still names its block: a spare now, whose attachments are void.
+        for index in 0..view.shape().capacity() {
+            let before = view.word(index).load(Ordering::Acquire);
+            let named = view.named(index);
+            let seen = Seen::of(before);
+            // Read twice: while the slot stayed EMPTY the name is a spare's.
+            if seen.state == EMPTY && view.word(index).load(Ordering::Acquire) == before {
+                named.into_iter().for_each(&mut *abandoned);
+            }
+        }
+    }
+}

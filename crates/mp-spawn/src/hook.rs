@@ -1,0 +1,154 @@
+//! How a child finds its job before `main`.
+//!
+//! With the feature `constructor` (a default) a function in the executable's `.init_array` looks for the marker in the environment.
+//! In a child it runs the job and exits; otherwise it only notes that it was there. So programs, tests, doc tests and benchmarks need
+//! no set-up. Without the feature, [`init`] at the top of `main` does the same; without either, a start is refused
+//! ([`SpawnError::NoHook`](crate::SpawnError::NoHook)), so that a program cannot start itself again and again.
+//!
+//! In the constructor: it acts only inside the main executable (a plugin has a copy of this crate and must not steal the job); the
+//! marker is removed first, while there is one thread; constructors that come after ours run before the job, since a job expects
+//! a fully made program; SIGPIPE is ignored, as Rust programs expect; panics are caught, for none may leave a constructor.
+
+#![expect(unsafe_code, reason = "a constructor, the environment, file descriptors by number")]
+
+use crate::job;
+use mp_shm::Session;
+use mp_shm::deliver::Record;
+use std::ffi::{c_char, c_int};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Environment variable by which a child is told where its job is.
+pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
+
+static RAN: AtomicBool = AtomicBool::new(false);
+
+/// Exit code of a child that could not get at its job.
+const EXIT_NO_JOB: i32 = 125;
+
+/// What the marker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marker {
+    pub(crate) fd: RawFd,
+    pub(crate) record: Record,
+    pub(crate) nonce: u64,
+}
+
+impl Marker {
+    pub(crate) fn to_text(self) -> String {
+        let Record { owner, offset, generation } = self.record;
+        format!("{}:{owner}:{offset}:{generation}:{}", self.fd, self.nonce)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let fd = parts.next()?.parse().ok().filter(|&fd| fd > 2)?;
+        let owner = parts.next()?.parse().ok()?;
+        let offset = parts.next()?.parse().ok()?;
+        let generation = parts.next()?.parse().ok()?;
+        let nonce = parts.next()?.parse().ok()?;
+        parts.next().is_none().then_some(Self { fd, record: Record { owner, offset, generation }, nonce })
+    }
+}
+
+/// Whether this program's children will find their jobs.
+pub(crate) fn has_run() -> bool {
+    RAN.load(Ordering::Relaxed)
+}
+
+/// Runs the job if this process was started for one, and exits; returns at once otherwise.
+///
+/// Only needed without the feature `constructor`: call it first thing in `main`, before threads are started.
+pub fn init() {
+    RAN.store(true, Ordering::Relaxed);
+    if let Some(text) = std::env::var_os(MARKER) {
+        // SAFETY: at the top of `main`, or in the constructor, no other thread reads the environment.
+        unsafe { std::env::remove_var(MARKER) };
+        let code = match text.to_str().and_then(Marker::parse) {
+            Some(marker) => child(marker),
+            None => report("the marker in the environment is not one of multiproc's"),
+        };
+        std::process::exit(code);
+    }
+}
+
+fn child(marker: Marker) -> c_int {
+    let result = crate::panics::catch(|| {
+        mp_sys::process::ignore_sigpipe();
+        // SAFETY: the parent passed this descriptor for us alone; nothing else in this process has opened any yet, or knows of it.
+        let fd = unsafe { OwnedFd::from_raw_fd(marker.fd) };
+        mp_sys::process::close_on_exec(&fd).map_err(|error| error.to_string())?;
+        let session = Session::attach(fd).map_err(|error| error.to_string())?;
+        session.make_current().map_err(|error| error.to_string())?;
+        job::run(session, marker.record, marker.nonce)
+    });
+    match result {
+        Ok(Ok(code)) => code,
+        Ok(Err(text)) => report(&text),
+        Err(panic) => report(&panic.to_string()),
+    }
+}
+
+fn report(text: &str) -> c_int {
+    eprintln!("multiproc: process {}: {text}", std::process::id());
+    EXIT_NO_JOB
+}
+
+type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+
+#[cfg(feature = "constructor")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: Constructor = constructor;
+
+#[cfg(feature = "constructor")]
+extern "C" fn constructor(count: c_int, arguments: *const *const c_char, environment: *const *const c_char) {
+    if !mp_sys::object::main_program_holds(constructor as *const () as usize) {
+        return;
+    }
+    if std::env::var_os(MARKER).is_some() {
+        run_later_constructors(count, arguments, environment);
+    }
+    // A child exits in there.
+    init();
+}
+
+/// Runs the constructors that the loader would run after ours, since in a child ours does not return.
+#[cfg(feature = "constructor")]
+fn run_later_constructors(count: c_int, arguments: *const *const c_char, environment: *const *const c_char) {
+    unsafe extern "C" {
+        static __init_array_start: [Option<Constructor>; 0];
+        static __init_array_end: [Option<Constructor>; 0];
+    }
+    let start = (&raw const __init_array_start).cast::<Option<Constructor>>();
+    let end = (&raw const __init_array_end).cast::<Option<Constructor>>();
+    let len = (end as usize).saturating_sub(start as usize) / size_of::<Option<Constructor>>();
+    // SAFETY: the linker defines the two symbols around the executable's table of constructors.
+    let table = unsafe { std::slice::from_raw_parts(start, len) };
+    let ours = constructor as *const () as usize;
+    let after_ours = table
+        .iter()
+        .skip_while(|entry| entry.is_none_or(|entry| entry as *const () as usize != ours))
+        .skip(1);
+    for entry in after_ours.flatten() {
+        entry(count, arguments, environment);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_survives_its_text_and_nonsense_is_none() {
+        let marker = Marker {
+            fd: 3,
+            record: Record { owner: 1, offset: 1 << 35, generation: u32::MAX },
+            nonce: u64::MAX,
+        };
+        assert_eq!(Marker::parse(&marker.to_text()), Some(marker));
+        for text in ["", "3:1:2:3", "3:1:2:3:4:5", "2:1:2:3:4", "x:1:2:3:4", "3:1:2:3:-4"] {
+            assert_eq!(Marker::parse(text), None, "{text}");
+        }
+    }
+}

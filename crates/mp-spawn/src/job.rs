@@ -1,0 +1,139 @@
+//! The record by which a parent gives a child its job and gets the value back.
+//!
+//! ```text
+//! state     who writes it                          argument            value
+//! NEW       parent, before the start               message block       –
+//! TAKEN     child, once it is attached             0: it has it        –
+//! DONE      child, the function has returned or    0                   archive of Result<R, Failure>
+//!           panicked
+//! REFUSED   child, it cannot run the function      0 or as it was      archive of String: why
+//! ```
+//!
+//! The record is the parent's block. The child changes it only under the domain's lock, after checking that it is still there, so a
+//! parent that dies meanwhile takes the record with it and the child writes nowhere. Blocks that change hands are re-stamped in the
+//! same step: see [`mp_shm::deliver`].
+
+#![expect(unsafe_code, reason = "the layout of a record in shared memory; calling a trampoline")]
+
+use crate::code::FnRef;
+use crate::panics::{self, Panic};
+use mp_shm::block::Block;
+use mp_shm::codec::{Payload, encode};
+use mp_shm::deliver::Record;
+use mp_shm::layout::{BLOCK_HEADER_BYTES, ShmSafe};
+use mp_shm::{Message, Session, rkyv};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+pub(crate) const NEW: u32 = 0;
+pub(crate) const TAKEN: u32 = 1;
+pub(crate) const DONE: u32 = 2;
+pub(crate) const REFUSED: u32 = 3;
+
+/// The record.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct Job {
+    pub(crate) state: AtomicU32,
+    unused: AtomicU32,
+    /// Shows a child that it found the right record.
+    pub(crate) nonce: AtomicU64,
+    pub(crate) trampoline: [AtomicU64; 2],
+    pub(crate) function: [AtomicU64; 2],
+    /// Offset of the argument's block.
+    pub(crate) argument: AtomicU64,
+    /// Offset of the value's block.
+    pub(crate) value: AtomicU64,
+}
+
+// SAFETY: `repr(C)`, atomics only, any bit pattern is a value.
+unsafe impl ShmSafe for Job {}
+
+/// The job in the record at `offset`.
+pub(crate) fn at(session: Session, offset: u64) -> Option<&'static Job> {
+    session.at(offset.checked_add(BLOCK_HEADER_BYTES)?)
+}
+
+/// Why a function has no value.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[rkyv(crate = mp_shm::rkyv)]
+pub(crate) enum Failure {
+    Panicked(Panic),
+    Argument(String),
+    Value(String),
+}
+
+/// What a trampoline is given: the sealed function, and its argument.
+#[derive(Debug)]
+pub(crate) struct Call {
+    session: Session,
+    function: [u64; 2],
+    argument: Payload,
+}
+
+/// What comes of it: the encoded value, and whether all went well; or why the function could not be run.
+pub(crate) type Outcome = Result<(Block, bool), String>;
+
+/// Runs a function of exactly these types; the parent names this instance of it.
+pub(crate) fn trampoline<A: Message + 'static, R: Message + 'static>(call: Call) -> Outcome {
+    let session = call.session;
+    let function = FnRef::<A, R>::unseal(session, call.function).map_err(|error| error.to_string())?;
+    let result: Result<R, Failure> = match call.argument.decode::<A>() {
+        Ok(argument) => panics::catch(|| function.call(argument)).map_err(Failure::Panicked),
+        Err(error) => Err(Failure::Argument(error.to_string())),
+    };
+    let went_well = result.is_ok();
+    // Encoding runs user code, too, and may panic.
+    let encoded = panics::catch(|| encode(session, &result, 0).and_then(mp_shm::codec::Encoded::into_block));
+    let failure = match encoded {
+        Ok(Ok(block)) => return Ok((block, went_well)),
+        Ok(Err(error)) => Failure::Value(error.to_string()),
+        Err(panic) => Failure::Panicked(panic),
+    };
+    let block = encode::<Result<R, Failure>>(session, &Err(failure), 0)
+        .and_then(mp_shm::codec::Encoded::into_block)
+        .map_err(|error| error.to_string())?;
+    Ok((block, false))
+}
+
+/// Takes the job of this process, runs it, and delivers what came of it. Returns the code to exit with.
+pub(crate) fn run(session: Session, record: Record, nonce: u64) -> Result<i32, String> {
+    let job = at(session, record.offset).ok_or("the job's record is outside of the session")?;
+    let me = session.me().map_err(|error| error.to_string())?;
+    let taken = session.with_record(record, || {
+        (job.nonce.load(Ordering::Relaxed) == nonce && job.state.load(Ordering::Relaxed) == NEW).then(|| {
+            job.state.store(TAKEN, Ordering::Relaxed);
+            let offset = job.argument.swap(0, Ordering::Relaxed);
+            let words =
+                |pair: &[AtomicU64; 2]| [pair[0].load(Ordering::Relaxed), pair[1].load(Ordering::Relaxed)];
+            (Block::take(session, me.process, offset), words(&job.trampoline), words(&job.function))
+        })
+    });
+    let Some(Some((Some(argument), sealed, function))) = taken else {
+        return Err("the job is gone: the parent died".to_owned());
+    };
+    let call = Call { session, function, argument: Payload::in_block(argument) };
+    let outcome = FnRef::<Call, Outcome>::unseal(session, sealed)
+        .map_err(|error| error.to_string())
+        .and_then(|trampoline| trampoline.call(call));
+    let (block, state, code) = match outcome {
+        Ok((block, went_well)) => (block, DONE, if went_well { 0 } else { 101 }),
+        Err(text) => {
+            let block = encode(session, &text, 0)
+                .and_then(mp_shm::codec::Encoded::into_block)
+                .map_err(|error| error.to_string())?;
+            (block, REFUSED, 125)
+        }
+    };
+    let delivered = session.give(record, block, |offset| {
+        job.value.store(offset, Ordering::Relaxed);
+        job.state.store(state, Ordering::Release);
+    });
+    match delivered {
+        Ok(()) => Ok(code),
+        Err(value) => {
+            // Releases the handles in it.
+            drop(Payload::in_block(value));
+            Err("the parent died before it could take the value".to_owned())
+        }
+    }
+}
