@@ -88,8 +88,11 @@ impl Mail {
     /// When none comes for long.
     pub fn take(&self, turn: u32, spins: u32) -> Outcome<Payload> {
         let full = (0..spins).any(|_| {
-            hint::spin_loop();
-            self.state.load(Ordering::Acquire) == 2 * turn + 2
+            let here = self.state.load(Ordering::Acquire) == 2 * turn + 2;
+            if !here {
+                hint::spin_loop();
+            }
+            here
         });
         if !full {
             self.sleep(turn)?;
