@@ -228,7 +228,8 @@ fn count(pool: &Pool, input: &Input, bar: &ProgressBar) -> Outcome<Tally> {
     }
 }
 
-/// Kills a random worker now and then until `stop`; counts in `kills`.
+/// Kills a random worker now and then until `stop`; counts in `kills`. It takes only a pid that the pool
+/// named just before, never an older one, which might be another process by now.
 fn kill_workers(pool: &Pool, stop: &AtomicBool, kills: &AtomicU32) {
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(KILL_EVERY);
