@@ -1,0 +1,18 @@
+//! The parts of the benchmark program: what is measured, beside what, and how it is told.
+//!
+//! A measurement sets this library beside a raw limit (the least that the machine can do the
+//! same job with) or a peer (what people would use instead). All are measured in the same run, in
+//! turn, because figures of different runs of a shared machine cannot be compared.
+
+use std::error::Error;
+
+pub mod machine;
+pub mod measure;
+pub mod ours;
+pub mod payload;
+pub mod peers;
+pub mod raw;
+pub mod report;
+
+/// What a measurement gives, or why it failed.
+pub type Outcome<T> = Result<T, Box<dyn Error>>;

@@ -1,2 +1,0 @@
-//! Benchmarks of multiproc beside their limits and peers.
-fn main() {}
