@@ -16,6 +16,7 @@ use mp_sync::notify::Patience;
 use mp_sys::deadline::Deadline;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Four words that say what a message is.
 pub type Tag = [u64; 4];
@@ -70,6 +71,12 @@ impl DynSender {
     pub fn try_send<T: Message>(&self, tag: Tag, value: &T) -> Result<(), SendFailure> {
         self.end.send(tag, value, Patience::None)
     }
+
+    /// Whether all receivers are gone. A death counts once it has been recovered from.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.end.receivers() == 0
+    }
 }
 
 impl DynReceiver {
@@ -96,12 +103,13 @@ impl DynReceiver {
     }
 
     /// Receives the next message; ends with [`RecvError::Death`] when nothing is there and somebody of the session has died since
-    /// `deaths` was read, and with [`RecvError::Empty`] at the deadline.
+    /// `deaths` was read, and with [`RecvError::Empty`] after the timeout.
     ///
     /// # Errors
     /// As [`recv`](Self::recv), and these two.
-    pub fn recv_or_death(&self, deaths: u32, deadline: Option<Deadline>) -> Result<DynMessage, RecvError> {
-        self.receive(deadline.map_or(Patience::Forever, Patience::Until), Some(deaths))
+    pub fn recv_or_death(&self, deaths: u32, timeout: Option<Duration>) -> Result<DynMessage, RecvError> {
+        let patience = timeout.map_or(Patience::Forever, |timeout| Patience::Until(Deadline::after(timeout)));
+        self.receive(patience, Some(deaths))
     }
 
     fn receive(&self, patience: Patience, deaths: Option<u32>) -> Result<DynMessage, RecvError> {

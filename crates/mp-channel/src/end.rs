@@ -68,6 +68,10 @@ impl End {
         self.view.shape().capacity() as usize
     }
 
+    pub(crate) fn receivers(&self) -> u32 {
+        self.view.header().counts[1].load(Ordering::Acquire)
+    }
+
     pub(crate) fn len(&self) -> usize {
         let here = Here { view: &self.view, thread: 0 };
         self.view.ring(&here).waiting() as usize

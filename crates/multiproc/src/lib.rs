@@ -1,1 +1,48 @@
-//! Multiprocessing for Rust: processes, channels, pools over shared memory, safe under kills.
+//! Multiprocessing for Rust: processes, channels and pools over shared memory, safe under kills.
+//!
+//! This is the front door: it re-exports the crates behind it. Depend on one of them alone if that is all you need.
+//!
+//! ```
+//! use multiproc::{Pool, Process, Sender, channel};
+//!
+//! fn square(n: u64) -> u64 { n * n }
+//!
+//! fn worker((name, tx): (String, Sender<String>)) -> usize {
+//!     tx.send(format!("hello from {name}")).unwrap();
+//!     name.len()
+//! }
+//!
+//! fn main() -> multiproc::Result<()> {
+//!     let squares: Vec<u64> = Pool::new()?.map(square, 1..=1_000_000)?;
+//!
+//!     let (tx, rx) = channel::<String>(64)?;
+//!     let child = Process::spawn(worker, ("Ada".to_owned(), tx))?;   // or spawn!(worker(name, tx)) for many arguments
+//!     println!("{} / {} / {}", rx.recv()?, child.join()?, squares.len());
+//!     Ok(())
+//! }
+//! ```
+//!
+//! | to | use | crate |
+//! |---|---|---|
+//! | run a function in a process of its own | [`Process::spawn`], [`spawn!`] | [`mp_spawn`] |
+//! | send values between processes | [`channel`], [`Sender`], [`Receiver`] | [`mp_channel`] |
+//! | spread work over worker processes | [`Pool`] | [`mp_pool`] |
+//! | keep processes apart | [`Session`] | [`mp_shm`] |
+//!
+//! A child runs its function before `main`, so nothing needs to be set up: not in programs, not in tests, not in doc tests. With
+//! default features off, call [`init`] at the top of `main`.
+//!
+//! What can be sent: everything rkyv can archive, see [`Message`]; channel ends too, at any depth.
+#![forbid(unsafe_code)]
+
+mod error;
+
+pub use error::{Error, Result};
+pub use mp_channel::{
+    ChannelError, Receiver, RecvError, SendError, SendFailure, Sender, channel, channel_in,
+};
+pub use mp_pool::{MapError, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError};
+pub use mp_shm::error::SessionError;
+pub use mp_shm::{Message, Session, rkyv};
+pub use mp_spawn::panics::Panic;
+pub use mp_spawn::{JoinError, Process, SpawnError, init, set_executable, spawn};
