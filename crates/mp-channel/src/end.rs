@@ -68,6 +68,10 @@ impl End {
         self.view.shape().capacity() as usize
     }
 
+    fn spin(&self) -> Option<&Spin> {
+        self.view.session.has_other_processors().then_some(&self.spin)
+    }
+
     pub(crate) fn receivers(&self) -> u32 {
         self.view.header().counts[1].load(Ordering::Acquire)
     }
@@ -100,14 +104,14 @@ impl End {
         if let Some(bytes) = encoded.inline()
             && bytes.len() <= self.view.inline_max()
         {
-            let claim = ring.begin_send(patience, &self.spin).map_err(refused_send)?;
+            let claim = ring.begin_send(patience, self.spin()).map_err(refused_send)?;
             self.view.write_inline(claim.index(), &tag, bytes);
             ring.finish_send(&claim);
             return Ok(());
         }
         self.expected.store(encoded.len(), Ordering::Relaxed);
         let block = encoded.into_block().map_err(SendFailure::Encode)?;
-        let claim = match ring.begin_send(patience, &self.spin) {
+        let claim = match ring.begin_send(patience, self.spin()) {
             Ok(claim) => claim,
             Err(refused) => {
                 // Takes the attachments off again.
@@ -132,7 +136,7 @@ impl End {
         let here = Here { view: &self.view, thread: me.thread };
         let mut ring = self.view.ring(&here);
         ring.interrupt = deaths.map(|deaths| (self.view.session.death_epoch(), deaths));
-        let claim = ring.begin_receive(patience, &self.spin).map_err(|refused| match refused {
+        let claim = ring.begin_receive(patience, self.spin()).map_err(|refused| match refused {
             Refused::Waiting => RecvError::Empty,
             Refused::Disconnected => RecvError::Disconnected,
             Refused::Interrupted => RecvError::Death,

@@ -250,7 +250,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     /// # Errors
     /// [`Refused`].
     #[inline]
-    pub fn begin_send(&self, patience: Patience, spin: &Spin) -> Result<Claim, Refused> {
+    pub fn begin_send(&self, patience: Patience, spin: Option<&Spin>) -> Result<Claim, Refused> {
         let Control { not_full, not_empty, .. } = self.control;
         let claimed = not_full.0.wait(self.world, patience, spin, |slept| {
             let closed = self.closed();
@@ -294,7 +294,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     /// # Errors
     /// [`Refused`].
     #[inline]
-    pub fn begin_receive(&self, patience: Patience, spin: &Spin) -> Result<Claim, Refused> {
+    pub fn begin_receive(&self, patience: Patience, spin: Option<&Spin>) -> Result<Claim, Refused> {
         let Control { not_full, not_empty, .. } = self.control;
         let claimed = not_empty.0.wait(self.world, patience, spin, |slept| {
             let closed = self.closed();

@@ -269,6 +269,10 @@ impl Domain for Here<'_> {
         self.view.session.death_epoch()
     }
 
+    fn before_sleep(&self) {
+        self.view.session.before_sleep();
+    }
+
     fn sentinels<'a>(&'a self, watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool {
         self.view.session.sentinels(watch)
     }

@@ -12,7 +12,6 @@ use loom::thread;
 use mp_channel::ring::{Control, Ring, Shape, Slots, World, first_word};
 use mp_shm::death::Domain;
 use mp_sync::notify::Patience;
-use mp_sync::spin::Spin;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
 use mp_sys::model::{self, Control as Protection, participant};
@@ -101,7 +100,7 @@ impl Shared {
     fn send(&self, me: u16, message: u32) {
         let view = View { shared: self, me };
         let ring = self.ring(&view);
-        let claim = ring.begin_send(Patience::Forever, &Spin::new()).unwrap();
+        let claim = ring.begin_send(Patience::Forever, None).unwrap();
         // SAFETY: the slot is claimed; loom checks that.
         self.messages[claim.index() as usize].with_mut(|place| unsafe { *place = message });
         ring.finish_send(&claim);
@@ -110,7 +109,7 @@ impl Shared {
     fn receive(&self, me: u16, patience: Patience) -> Option<u32> {
         let view = View { shared: self, me };
         let ring = self.ring(&view);
-        let claim = ring.begin_receive(patience, &Spin::new()).ok()?;
+        let claim = ring.begin_receive(patience, None).ok()?;
         // SAFETY: the slot is claimed; loom checks that.
         let message = self.messages[claim.index() as usize].with_mut(|place| unsafe { *place });
         ring.finish_receive(&claim);

@@ -34,6 +34,9 @@ pub trait Domain {
     /// The word that is advanced after every recovery.
     fn epoch(&self) -> &AtomicU32;
 
+    /// Called before every sleep; a good moment for what is too slow elsewhere.
+    fn before_sleep(&self) {}
+
     /// Calls `watch` with a live sentinel of every other process and its present value, until `watch` says `false`.
     /// Returns whether a dead one was met that nobody has recovered yet.
     fn sentinels<'a>(&'a self, watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool;
@@ -60,6 +63,7 @@ pub enum Slept {
 /// If `own` is longer than [`OWN_MAX`].
 pub fn sleep<D: Domain + ?Sized>(domain: &D, own: &[Watch<'_>], until: Option<Deadline>) -> Slept {
     assert!(own.len() <= OWN_MAX, "at most {OWN_MAX} words of one's own");
+    domain.before_sleep();
     let epoch = domain.epoch();
     let mut watches = [Watch::Word(epoch, 0); WATCH_MAX];
     let mut len = own.len();

@@ -53,6 +53,8 @@ pub struct Header {
     unused: AtomicU32,
     /// Random; seals code references against bytes that only look like one.
     pub secret: [AtomicU64; 2],
+    /// Processors that threads of the session may run on, as they were when each registered or last went to sleep.
+    pub processors: [AtomicU64; mp_sys::cpu::MASK_WORDS],
     /// Guards all tables.
     pub lock: Line<DomainLock>,
     /// Advanced after every recovery; sleepers watch it.

@@ -64,6 +64,21 @@ impl Session {
         self.register()
     }
 
+    /// Adds the processors that the calling thread may run on to those of the session.
+    fn note_processors(self) {
+        for (word, bits) in self.header().processors.iter().zip(mp_sys::cpu::affinity()) {
+            if bits & !word.load(Ordering::Relaxed) != 0 {
+                word.fetch_or(bits, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether the session's threads have more than one processor between them, so that another can work for one that spins.
+    #[must_use]
+    pub fn has_other_processors(self) -> bool {
+        self.header().processors.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).sum::<u32>() > 1
+    }
+
     #[cold]
     fn register(self) -> Result<Me, SessionError> {
         let inner = self.inner();
@@ -89,6 +104,7 @@ impl Session {
         let (cached_pid, ids) = halves(MINE.with(|mine| mine[inner.index].get()));
         let thread = if cached_pid == pid { ids & 0xffff } else { self.lock().register_thread(process)? };
         self.remember(process, thread);
+        self.note_processors();
         let narrow = |id: u32| u16::try_from(id).map_err(|_| SessionError::NotASession);
         Ok(Me { process: narrow(process)?, thread: narrow(thread)? })
     }
@@ -214,6 +230,11 @@ pub(crate) fn is_alive(word: u32) -> bool {
 impl Domain for Session {
     fn epoch(&self) -> &AtomicU32 {
         self.death_epoch()
+    }
+
+    fn before_sleep(&self) {
+        // A thread may have been moved since it registered.
+        self.note_processors();
     }
 
     fn sentinels<'a>(&'a self, watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool {

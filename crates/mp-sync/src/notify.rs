@@ -120,7 +120,7 @@ impl Notify {
         self.word.load(Ordering::Relaxed) & WAITERS != 0
     }
 
-    /// Calls `attempt` until it gives a value or patience ends; sleeps in between. `attempt` is told whether this waiter has
+    /// Calls `attempt` until it gives a value or patience ends; sleeps in between, after `spin` if that is given. `attempt` is told whether this waiter has
     /// slept, since a wake may stand for several publications then.
     ///
     /// When it gives a value the word is still pending; the caller makes another one pending, or ends it.
@@ -129,7 +129,7 @@ impl Notify {
         &'a self,
         domain: &D,
         patience: Patience,
-        spin: &Spin,
+        spin: Option<&Spin>,
         mut attempt: impl FnMut(bool) -> Result<T, Blocked<'a>>,
     ) -> Option<T> {
         // Before the first attempt: a claim by a thread that dies right after it must wake one who waits for the slot.
@@ -141,7 +141,7 @@ impl Notify {
             robust::clear_pending();
             return None;
         }
-        if let Some(value) = spin.spin(|| attempt(false).ok()) {
+        if let Some(value) = spin.and_then(|spin| spin.spin(|| attempt(false).ok())) {
             return Some(value);
         }
         self.sleep(domain, patience.deadline(), attempt)

@@ -1,8 +1,8 @@
 //! How long to spin before sleeping.
 //!
 //! Waking another processor costs tens of microseconds, a spin that hits a fraction of one; a spin that misses is wasted. So
-//! the budget follows what has paid off: a hit doubles it, a miss halves it. With one processor nobody can be working for us
-//! while we spin, and the budget is zero.
+//! the budget follows what has paid off: a hit doubles it, a miss halves it. Where all run on one processor nobody can be working
+//! for us while we spin: the caller does not spin then.
 //!
 //! The budget is private to an endpoint; races on it only make it a little wrong.
 
@@ -28,9 +28,6 @@ impl Spin {
     /// Calls `attempt` until it gives a value or the budget is used up.
     #[inline]
     pub fn spin<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
-        if !can_pay_off() {
-            return None;
-        }
         let turns = self.turns.load(Ordering::Relaxed);
         for _ in 0..turns {
             mp_sys::atomic::spin();
@@ -50,14 +47,6 @@ impl Default for Spin {
     }
 }
 
-/// Whether another processor can be working for us. A model has nothing to gain from spinning.
-fn can_pay_off() -> bool {
-    #[cfg(loom)]
-    return false;
-    #[cfg(not(loom))]
-    return mp_sys::cpu::usable() > 1;
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -65,10 +54,6 @@ mod tests {
     #[test]
     fn the_budget_follows_what_pays_off() {
         let spin = Spin::new();
-        if mp_sys::cpu::usable() == 1 {
-            assert_eq!(spin.spin(|| Some(1)), None);
-            return;
-        }
         assert_eq!(spin.spin(|| Some(1)), Some(1));
         let mut attempts = 0;
         for _ in 0..20 {

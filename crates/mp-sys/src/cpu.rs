@@ -1,17 +1,24 @@
-//! How many processors may run this process.
+//! Which processors may run the calling thread.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+/// Words of a processor mask; enough for 1024 processors.
+pub const MASK_WORDS: usize = 16;
 
-/// The number of processors in this thread's affinity mask, at least 1. Read once, at first use.
+/// The processors in the calling thread's affinity mask, one bit each; empty if the kernel does not tell.
 #[must_use]
-pub fn usable() -> u32 {
-    static USABLE: AtomicU32 = AtomicU32::new(0);
-    match USABLE.load(Ordering::Relaxed) {
-        0 => {
-            let count = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1));
-            USABLE.store(count, Ordering::Relaxed);
-            count
+pub fn affinity() -> [u64; MASK_WORDS] {
+    let mut mask = [0; MASK_WORDS];
+    if let Ok(set) = rustix::thread::sched_getaffinity(None) {
+        for cpu in (0..MASK_WORDS * 64).filter(|&cpu| set.is_set(cpu)) {
+            mask[cpu / 64] |= 1 << (cpu % 64);
         }
-        count => count,
+    }
+    mask
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_thread_runs_somewhere() {
+        assert!(super::affinity().iter().any(|&word| word != 0));
     }
 }

@@ -51,10 +51,13 @@ pub struct Encoder {
     session: Session,
     /// Where bytes go: scratch, or the payload of `block`.
     place: NonNull<u8>,
+    /// The scratch's arena.
+    arena: NonNull<u8>,
     capacity: usize,
     position: usize,
     block: Option<Block>,
-    scratch: Box<Scratch>,
+    /// `None` only while the encoder is dropped.
+    scratch: Option<Box<Scratch>>,
     arena_used: usize,
     share: Option<Box<Share>>,
     handles: Vec<Handle>,
@@ -92,20 +95,20 @@ pub struct Encoded {
 /// # Errors
 /// [`EncodeError`]; nothing of the value is left behind.
 pub fn encode<T: Message>(session: Session, value: &T, expected: usize) -> Result<Encoded, EncodeError> {
-    let scratch = SPARE.take().unwrap_or_else(new_scratch);
+    let mut scratch = SPARE.take().unwrap_or_else(new_scratch);
     let mut encoder = Encoder {
         session,
-        place: NonNull::dangling(),
+        place: NonNull::from(&mut scratch.bytes).cast(),
+        arena: NonNull::from(&mut scratch.arena).cast(),
         capacity: SCRATCH_BYTES,
         position: 0,
         block: None,
-        scratch,
+        scratch: Some(scratch),
         arena_used: 0,
         share: None,
         handles: Vec::new(),
         failure: None,
     };
-    encoder.place = NonNull::from(&mut encoder.scratch.bytes).cast();
     if expected > SCRATCH_BYTES {
         encoder.grow(expected).map_err(EncodeError::Session)?;
     }
@@ -146,8 +149,7 @@ impl Encoder {
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        let scratch = std::mem::replace(&mut self.scratch, SPARE.take().unwrap_or_else(new_scratch));
-        SPARE.set(Some(scratch));
+        SPARE.set(self.scratch.take());
     }
 }
 
@@ -180,12 +182,6 @@ impl Writer for Encoder {
     }
 }
 
-impl Encoder {
-    fn arena(&mut self) -> NonNull<u8> {
-        NonNull::from(&mut self.scratch.arena).cast()
-    }
-}
-
 // SAFETY: allocations are disjoint pieces of the arena, taken and given back in stack order, or come from the heap.
 unsafe impl Allocator for Encoder {
     unsafe fn push_alloc(&mut self, layout: Layout) -> Result<NonNull<[u8]>, rancor::Error> {
@@ -193,7 +189,7 @@ unsafe impl Allocator for Encoder {
         if layout.align() <= 64 && start.saturating_add(layout.size()) <= ARENA_BYTES {
             self.arena_used = start + layout.size();
             // SAFETY: start <= ARENA_BYTES.
-            let place = unsafe { self.arena().add(start) };
+            let place = unsafe { self.arena.add(start) };
             return Ok(NonNull::slice_from_raw_parts(place, layout.size()));
         }
         // SAFETY: the caller promises a layout of non-zero size.
@@ -203,7 +199,7 @@ unsafe impl Allocator for Encoder {
     }
 
     unsafe fn pop_alloc(&mut self, place: NonNull<u8>, layout: Layout) -> Result<(), rancor::Error> {
-        let arena = self.arena().as_ptr() as usize;
+        let arena = self.arena.as_ptr() as usize;
         match (place.as_ptr() as usize).checked_sub(arena) {
             Some(start) if start < ARENA_BYTES => self.arena_used = start,
             // SAFETY: not from the arena, so `push_alloc` got it from the heap with this layout.
