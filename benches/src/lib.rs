@@ -13,6 +13,7 @@ pub mod payload;
 pub mod peers;
 pub mod raw;
 pub mod report;
+pub mod soak_queue;
 
 /// What a measurement gives, or why it failed.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;

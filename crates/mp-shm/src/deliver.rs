@@ -1,12 +1,22 @@
 //! Handing a block from one process to another by way of a record that one of them owns.
 //!
-//! The record (a started process's job, say) is a block of the giver or of the taker. Whether it still is what the other side
-//! thinks is checked, and the block's stamp changed, under the domain's lock: in between neither side can die and have its
-//! blocks taken back. So a block is always stamped with a process that will free it or has died.
+//! The record (a started process's job, say) is a block of one side, with a [`Place`] in it that names the block that changes hands.
+//!
+//! ```text
+//! place            block's stamp     means
+//! 0                –                 nothing to take
+//! offset, gen      giver, gen        the taker may take it
+//! offset, gen      anything else     it was never given, was taken, or its giver's death took it back: nothing to take
+//! ```
+//!
+//! Giver and taker change place and stamp under the domain's lock, in an order in which a death between the two leaves a row of the
+//! table; a block is therefore always stamped with a process that will free it, or has died.
 
 use crate::block::{Block, Stamp};
 use crate::handle::Kind;
+use crate::layout::ShmSafe;
 use crate::session::Session;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Names a record: a block of kind [`Kind::JOB`], as it was when the other process learnt of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,20 +29,36 @@ pub struct Record {
     pub generation: u32,
 }
 
+/// Where a record names a block that changes hands.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Place {
+    offset: AtomicU64,
+    generation: AtomicU64,
+}
+
+// SAFETY: `repr(C)`, atomics only, any bit pattern is a value; what it names is checked before use.
+#[expect(unsafe_code, reason = "the marker holds for this type")]
+unsafe impl ShmSafe for Place {}
+
+impl Place {
+    /// Nothing to take.
+    pub fn clear(&self) {
+        self.offset.store(0, Ordering::Relaxed);
+    }
+
+    fn name(&self, offset: u64, generation: u32) {
+        self.generation.store(generation.into(), Ordering::Relaxed);
+        self.offset.store(offset, Ordering::Relaxed);
+    }
+}
+
 impl Session {
     /// Names the record in `block`, which this process holds.
     #[must_use]
     pub fn record(self, block: &Block) -> Record {
         let stamp = Stamp::read(block.header());
         Record { owner: stamp.owner, offset: block.offset(), generation: stamp.generation }
-    }
-
-    /// Runs `exchange` under the domain's lock if the record is still there; `None` if its owner has died or freed it.
-    ///
-    /// `exchange` only reads and writes words of the record.
-    pub fn with_record<T>(self, record: Record, exchange: impl FnOnce() -> T) -> Option<T> {
-        let _locked = self.lock();
-        self.is_there(record).then(exchange)
     }
 
     fn is_there(self, record: Record) -> bool {
@@ -42,21 +68,69 @@ impl Session {
         })
     }
 
-    /// Gives `block` to the record's owner and lets `deliver` write its offset into the record. Gives it back if the record is
-    /// gone.
+    /// Puts a block of this process into a place of a record of its own, to be taken by another process or by
+    /// [`take_back`](Self::take_back).
+    pub fn put(self, place: &Place, block: Block) {
+        let generation = block.generation();
+        place.name(block.into_offset(), generation);
+    }
+
+    /// Takes the block that the record's owner put into `place`. `allowed` is asked first, under the lock; it only reads and writes
+    /// words of the record. `None` if the record is gone, there is nothing, or it is not allowed.
+    #[must_use]
+    pub fn take(self, record: Record, place: &Place, allowed: impl FnOnce() -> bool) -> Option<Block> {
+        let me = self.me().ok()?;
+        let _locked = self.lock();
+        if !self.is_there(record) || !allowed() {
+            return None;
+        }
+        let block = self.take_from(place, record.owner, me.process)?;
+        mp_sys::crash::point("deliver.taken");
+        place.clear();
+        Some(block)
+    }
+
+    /// Takes what is in a place of a record of this process: what another gave, or what nobody took.
+    #[must_use]
+    pub fn take_back(self, place: &Place) -> Option<Block> {
+        let me = self.me().ok()?;
+        let _locked = self.lock();
+        let block = self.take_from(place, me.process, me.process);
+        place.clear();
+        block
+    }
+
+    /// The block named by `place`, if it carries the stamp of `owner` and the generation that was put there.
+    fn take_from(self, place: &Place, owner: u16, me: u16) -> Option<Block> {
+        let offset = place.offset.load(Ordering::Relaxed);
+        let stamp = Stamp::read(self.block_header(offset)?);
+        let is_meant =
+            stamp.owner == owner && u64::from(stamp.generation) == place.generation.load(Ordering::Relaxed);
+        if is_meant { Block::take(self, me, offset) } else { None }
+    }
+
+    /// Gives `block` to the record's owner; `delivered` then writes what else there is to say, under the lock.
     ///
     /// # Errors
     /// The block, if the record is gone.
-    pub fn give(self, record: Record, block: Block, deliver: impl FnOnce(u64)) -> Result<(), Block> {
+    pub fn give(
+        self,
+        record: Record,
+        place: &Place,
+        block: Block,
+        delivered: impl FnOnce(),
+    ) -> Result<(), Block> {
         let _locked = self.lock();
         if !self.is_there(record) {
             return Err(block);
         }
         let header = block.header();
-        let offset = block.into_offset();
-        Stamp { owner: record.owner, ..Stamp::read(header) }.write(header);
-        mp_sys::crash::point("deliver.stamped");
-        deliver(offset);
+        let stamp = Stamp::read(header);
+        place.name(block.into_offset(), stamp.generation);
+        mp_sys::crash::point("deliver.named");
+        Stamp { owner: record.owner, ..stamp }.write(header);
+        mp_sys::crash::point("deliver.given");
+        delivered();
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! What can be done while the domain's lock is held.
 
 use crate::error::SessionError;
-use crate::layout::Header;
+use crate::layout::{DIRTY_BLOCKS, Header};
 use crate::session::Session;
 use std::sync::atomic::Ordering;
 
@@ -31,7 +31,7 @@ impl Locked {
 impl Drop for Locked {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.header.dirty.store(1, Ordering::Relaxed);
+            self.header.dirty.store(DIRTY_BLOCKS, Ordering::Relaxed);
         }
         self.header.lock.0.unlock();
     }

@@ -59,7 +59,7 @@ pub struct Header {
     pub lock: Line<DomainLock>,
     /// Advanced after every recovery; sleepers watch it.
     pub death_epoch: Line<AtomicU32>,
-    /// Nonzero while the tables may be inconsistent: a holder of the lock died.
+    /// One of the `DIRTY_*` values: what a death under the lock, or in a recovery, left to be done.
     pub dirty: AtomicU32,
     /// One more than the highest process id used.
     pub process_high: AtomicU32,
@@ -103,6 +103,13 @@ pub struct ProcessEntry {
     /// Its name, zero-padded UTF-8.
     pub name: [AtomicU8; 32],
 }
+
+/// The tables are right.
+pub const DIRTY_NOT: u32 = 0;
+/// Blocks are right, references are to be counted again.
+pub const DIRTY_COUNTS: u32 = 1;
+/// Free lists, too, are to be made again.
+pub const DIRTY_BLOCKS: u32 = 2;
 
 /// The entry is free.
 pub const PROCESS_FREE: u32 = 0;

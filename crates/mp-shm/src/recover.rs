@@ -11,14 +11,17 @@
 //! 6. advance the death epoch and wake all who watch it.
 //!
 //! Ids are given free last, so an id in a slot always means the thread that wrote it. A process that does not know every kind
-//! of object there is only does step 6 and leaves the rest to one that does.
+//! of object there is (it has not touched a channel yet, say) does steps 1 and 6 and leaves the tables marked for one that does.
 
 use crate::block::{SHARED, Stamp};
 use crate::death;
 use crate::domain::Locked;
 use crate::handle::Kind;
 use crate::kinds;
-use crate::layout::{PROCESS_FREE, PROCESS_LIVE, PROCESS_MAX, PROCESS_STARTING, THREAD_MAX};
+use crate::layout::{
+    DIRTY_BLOCKS, DIRTY_COUNTS, DIRTY_NOT, PROCESS_FREE, PROCESS_LIVE, PROCESS_MAX, PROCESS_STARTING,
+    THREAD_MAX,
+};
 use crate::participants::is_alive;
 use mp_sys::robust::OWNER_DIED;
 use std::collections::{HashMap, HashSet};
@@ -34,29 +37,33 @@ struct Dead {
 impl Locked {
     /// Takes back what the dead held. Returns `false` if a process is dying in parts and must be looked at again.
     pub(crate) fn recover(&mut self) -> bool {
-        let dirty = self.header.dirty.load(Ordering::Relaxed) != 0;
+        let dirty = self.header.dirty.load(Ordering::Relaxed);
         let dead = self.find_dead();
-        if !dirty && dead.threads.is_empty() && dead.processes.is_empty() {
+        if dirty == DIRTY_NOT && dead.threads.is_empty() && dead.processes.is_empty() {
             return !dead.half_dead;
         }
         // Dirty until done: whoever comes after a death in here starts again.
-        self.header.dirty.store(1, Ordering::Relaxed);
+        self.header.dirty.store(DIRTY_BLOCKS, Ordering::Relaxed);
         mp_sys::crash::point("recover.begin");
-        if dirty {
+        if dirty == DIRTY_BLOCKS {
             self.rebuild_blocks();
         }
         let objects = self.objects();
-        if objects.iter().all(|&(_, kind)| kinds::find(kind).is_some()) {
-            self.sweep(&objects, &dead);
-            mp_sys::crash::point("recover.swept");
-            self.free_blocks(&objects, &dead);
-            mp_sys::crash::point("recover.freed");
-            self.recount(&dead);
-            mp_sys::crash::point("recover.counted");
-            self.free_ids(&dead);
+        if objects.iter().any(|&(_, kind)| kinds::find(kind).is_none()) {
+            // Somebody who knows all kinds does the rest: at his next turn with the lock, or when the epoch wakes him.
+            self.header.dirty.store(DIRTY_COUNTS, Ordering::Relaxed);
+            death::advance(&self.header.death_epoch.0);
+            return !dead.half_dead;
         }
+        self.sweep(&objects, &dead);
+        mp_sys::crash::point("recover.swept");
+        self.free_blocks(&objects, &dead);
+        mp_sys::crash::point("recover.freed");
+        self.recount(&dead);
+        mp_sys::crash::point("recover.counted");
+        self.free_ids(&dead);
         mp_sys::crash::point("recover.before_advance");
-        self.header.dirty.store(0, Ordering::Relaxed);
+        self.header.dirty.store(DIRTY_NOT, Ordering::Relaxed);
         death::advance(&self.header.death_epoch.0);
         !dead.half_dead
     }

@@ -13,8 +13,8 @@ use crate::block::Caches;
 use crate::domain::Locked;
 use crate::error::SessionError;
 use crate::layout::{
-    ARENA, BLOCK_HEADER_BYTES, BlockHeader, Header, MAGIC, PROCESSES, ProcessEntry, SIZE_BYTES,
-    SIZE_BYTES_MIN, ShmSafe, THREADS, abi_hash,
+    ARENA, BLOCK_HEADER_BYTES, BlockHeader, DIRTY_BLOCKS, DIRTY_NOT, Header, MAGIC, PROCESSES, ProcessEntry,
+    SIZE_BYTES, SIZE_BYTES_MIN, ShmSafe, THREADS, abi_hash,
 };
 use crate::lock::Acquired;
 use crate::references::FreeEntries;
@@ -296,10 +296,10 @@ impl Session {
     pub(crate) fn lock(self) -> Locked {
         let header = self.header();
         if header.lock.0.lock() == Acquired::OwnerDied {
-            header.dirty.store(1, Ordering::Relaxed);
+            header.dirty.store(DIRTY_BLOCKS, Ordering::Relaxed);
         }
         let mut locked = Locked::new(self);
-        if header.dirty.load(Ordering::Relaxed) != 0 {
+        if header.dirty.load(Ordering::Relaxed) != DIRTY_NOT {
             locked.recover();
         }
         locked

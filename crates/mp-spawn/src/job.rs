@@ -3,10 +3,10 @@
 //! ```text
 //! state     who writes it                          argument            value
 //! NEW       parent, before the start               message block       –
-//! TAKEN     child, once it is attached             0: it has it        –
-//! DONE      child, the function has returned or    0                   archive of Result<R, Failure>
+//! TAKEN     child, once it is attached             it has it           –
+//! DONE      child, the function has returned or    –                   archive of Result<R, Failure>
 //!           panicked
-//! REFUSED   child, it cannot run the function      0 or as it was      archive of String: why
+//! REFUSED   child, it cannot run the function      –                   archive of String: why
 //! ```
 //!
 //! The record is the parent's block. The child changes it only under the domain's lock, after checking that it is still there, so a
@@ -19,7 +19,7 @@ use crate::code::FnRef;
 use crate::panics::{self, Panic};
 use mp_shm::block::Block;
 use mp_shm::codec::{Payload, encode};
-use mp_shm::deliver::Record;
+use mp_shm::deliver::{Place, Record};
 use mp_shm::layout::{BLOCK_HEADER_BYTES, ShmSafe};
 use mp_shm::{Message, Session, rkyv};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -39,10 +39,8 @@ pub(crate) struct Job {
     pub(crate) nonce: AtomicU64,
     pub(crate) trampoline: [AtomicU64; 2],
     pub(crate) function: [AtomicU64; 2],
-    /// Offset of the argument's block.
-    pub(crate) argument: AtomicU64,
-    /// Offset of the value's block.
-    pub(crate) value: AtomicU64,
+    pub(crate) argument: Place,
+    pub(crate) value: Place,
 }
 
 // SAFETY: `repr(C)`, atomics only, any bit pattern is a value.
@@ -98,19 +96,16 @@ pub(crate) fn trampoline<A: Message + 'static, R: Message + 'static>(call: Call)
 /// Takes the job of this process, runs it, and delivers what came of it. Returns the code to exit with.
 pub(crate) fn run(session: Session, record: Record, nonce: u64) -> Result<i32, String> {
     let job = at(session, record.offset).ok_or("the job's record is outside of the session")?;
-    let me = session.me().map_err(|error| error.to_string())?;
-    let taken = session.with_record(record, || {
-        (job.nonce.load(Ordering::Relaxed) == nonce && job.state.load(Ordering::Relaxed) == NEW).then(|| {
+    let argument = session.take(record, &job.argument, || {
+        let is_ours = job.nonce.load(Ordering::Relaxed) == nonce && job.state.load(Ordering::Relaxed) == NEW;
+        if is_ours {
             job.state.store(TAKEN, Ordering::Relaxed);
-            let offset = job.argument.swap(0, Ordering::Relaxed);
-            let words =
-                |pair: &[AtomicU64; 2]| [pair[0].load(Ordering::Relaxed), pair[1].load(Ordering::Relaxed)];
-            (Block::take(session, me.process, offset), words(&job.trampoline), words(&job.function))
-        })
+        }
+        is_ours
     });
-    let Some(Some((Some(argument), sealed, function))) = taken else {
-        return Err("the job is gone: the parent died".to_owned());
-    };
+    let argument = argument.ok_or("the job is gone: the parent died")?;
+    let words = |pair: &[AtomicU64; 2]| [pair[0].load(Ordering::Relaxed), pair[1].load(Ordering::Relaxed)];
+    let (sealed, function) = (words(&job.trampoline), words(&job.function));
     let call = Call { session, function, argument: Payload::in_block(argument) };
     let outcome = FnRef::<Call, Outcome>::unseal(session, sealed)
         .map_err(|error| error.to_string())
@@ -124,10 +119,7 @@ pub(crate) fn run(session: Session, record: Record, nonce: u64) -> Result<i32, S
             (block, REFUSED, 125)
         }
     };
-    let delivered = session.give(record, block, |offset| {
-        job.value.store(offset, Ordering::Relaxed);
-        job.state.store(state, Ordering::Release);
-    });
+    let delivered = session.give(record, &job.value, block, || job.state.store(state, Ordering::Release));
     match delivered {
         Ok(()) => Ok(code),
         Err(value) => {

@@ -77,13 +77,14 @@ impl<R: Message + 'static> Process<R> {
         let nonce = NONCE.fetch_add(1, Ordering::Relaxed);
         job.state.store(job::NEW, Ordering::Relaxed);
         job.nonce.store(nonce, Ordering::Relaxed);
-        job.value.store(0, Ordering::Relaxed);
+        job.value.clear();
+        job.argument.clear();
         for (place, word) in job.trampoline.iter().zip(trampoline).chain(job.function.iter().zip(function)) {
             place.store(word, Ordering::Relaxed);
         }
         let block =
             encode(session, &argument, 0).and_then(Encoded::into_block).map_err(SpawnError::Encode)?;
-        job.argument.store(block.into_offset(), Ordering::Relaxed);
+        session.put(&job.argument, block);
         let marker = Marker { fd: session.fd().as_raw_fd(), record: session.record(&record), nonce };
         match start_self(session, marker) {
             Ok(child) => {
@@ -210,12 +211,7 @@ impl Running {
         let job = job_in(self.session, &self.record);
         let state = job.state.load(Ordering::Acquire);
         take_back(self.session, job);
-        let value = self
-            .session
-            .me()
-            .ok()
-            .and_then(|me| Block::take(self.session, me.process, job.value.swap(0, Ordering::Relaxed)))
-            .map(Payload::in_block);
+        let value = self.session.take_back(&job.value).map(Payload::in_block);
         match (state, value) {
             (job::DONE, Some(payload)) => Left::Value(payload),
             (job::REFUSED, Some(payload)) => Left::Refusal(payload),
@@ -231,12 +227,7 @@ fn job_in(session: Session, record: &Block) -> &'static Job {
 
 /// Drops the argument that no child will take any more.
 fn take_back(session: Session, job: &Job) {
-    let offset = job.argument.swap(0, Ordering::Relaxed);
-    if let Ok(me) = session.me()
-        && let Some(block) = Block::take(session, me.process, offset)
-    {
-        drop(Payload::in_block(block));
-    }
+    drop(session.take_back(&job.argument).map(Payload::in_block));
 }
 
 /// Reaps the processes whose handle was dropped and which have ended since.

@@ -1,0 +1,59 @@
+//! Long kill tests: `soak NAME [--seconds N] [--kills N] [--seed N] [--json FILE]`, `soak --list`.
+//!
+//! Ends after so many seconds or kills, whichever is first. Exit status 1 if a promise was broken: what was found is printed and is in
+//! the JSON. Backstops are off: a lost wake-up is a hang, which the watch on progress reports.
+
+use mp_benches::soak_queue;
+use std::process::ExitCode;
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("soak: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<bool, Box<dyn std::error::Error>> {
+    use lexopt::prelude::*;
+    let (mut name, mut seconds, mut kills, mut json) = (None, 60, u64::MAX, None);
+    let mut seed = fastrand::u64(..);
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("list") => {
+                println!("queue");
+                return Ok(true);
+            }
+            Long("seconds") => seconds = parser.value()?.parse()?,
+            Long("kills") => kills = parser.value()?.parse()?,
+            Long("seed") => seed = parser.value()?.parse()?,
+            Long("json") => json = Some(parser.value()?),
+            Value(value) if name.is_none() => name = Some(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if std::env::var_os("MP_BACKSTOP").is_none_or(|value| value != "off") {
+        // It is read once, and children inherit it: start again with it set.
+        let status = std::process::Command::new(std::env::current_exe()?)
+            .args(std::env::args_os().skip(1))
+            .arg(format!("--seed={seed}"))
+            .env("MP_BACKSTOP", "off")
+            .status()?;
+        return Ok(status.success());
+    }
+    let report = match name.as_deref() {
+        Some("queue") => soak_queue::soak(Duration::from_secs(seconds), kills, seed)?,
+        Some(other) => return Err(format!("no soak is called {other}; --list names them").into()),
+        None => return Err("name a soak; --list names them".into()),
+    };
+    println!("{report:#}");
+    if let Some(path) = json {
+        std::fs::write(path, format!("{report:#}\n"))?;
+    }
+    Ok(report["broken"].as_array().is_some_and(Vec::is_empty))
+}
