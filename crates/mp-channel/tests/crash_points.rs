@@ -1,0 +1,149 @@
+//! SIGKILL at every named crash point of the protocols, one after the other: survivors finish, counts are right, nothing is left.
+//!
+//! Build with `RUSTFLAGS="--cfg mp_crash"`. The points are read from the sources, so a new one is covered by being there.
+#![cfg(mp_crash)]
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(unsafe_code, reason = "a child finds the point at which it dies in its environment")]
+
+use mp_channel::{Receiver, Sender, channel};
+use mp_shm::Session;
+use mp_spawn::Process;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A number, small or large content, and now and then an end of a channel.
+type Item = (u64, Vec<u64>, Option<Sender<u64>>);
+
+/// Points that only a race reaches: somebody else must be at the lock, or asleep, at that moment; or what is passed once, and another
+/// party may have been there first.
+const RACES: &[&str] = &[
+    "block.span_cut",
+    "lock.taken_contended",
+    "lock.before_sleep",
+    "lock.woken",
+    "unlock.before_wake",
+    "unlock.nobody",
+    "notify.before_wake",
+    "slot.spare_taken",
+    "death.before_wake",
+    "recover.begin",
+    "recover.swept",
+    "recover.freed",
+    "recover.counted",
+    "recover.before_advance",
+    "block.freed",
+];
+
+fn points() -> BTreeSet<String> {
+    let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
+    let mut points = BTreeSet::new();
+    for name in ["mp-shm", "mp-sync", "mp-channel"] {
+        for file in std::fs::read_dir(crates.join(name).join("src")).unwrap() {
+            let path = file.unwrap().path();
+            let text = if path.is_file() { std::fs::read_to_string(path).unwrap() } else { continue };
+            for part in text.split("crash::point(\"").skip(1) {
+                points.insert(part.split('"').next().unwrap().to_owned());
+            }
+        }
+    }
+    points
+}
+
+fn item(number: u64) -> Item {
+    let len = if number.is_multiple_of(3) { 400 } else { 3 };
+    let end = number.is_multiple_of(5).then(|| channel(1).unwrap().0);
+    (number, vec![number; len], end)
+}
+
+/// Sends and receives in turn, never waiting for long, so that every interleaving of the parties comes to an end.
+fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) -> Result<u64, String> {
+    let mut received = 0;
+    // On this one nothing ever arrives: a way to be asleep for certain.
+    let (_quiet, silent) = channel::<u64>(1).map_err(|error| error.to_string())?;
+    for round in 0..rounds {
+        if round.is_multiple_of(100)
+            && !silent.recv_timeout(Duration::from_millis(1)).is_err_and(|error| error.is_empty())
+        {
+            return Err("something arrived where nothing was sent".to_owned());
+        }
+        match items.send_timeout(item(round), Duration::from_millis(2)) {
+            Ok(()) => {}
+            Err(error) if error.is_full() => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        match items_out.recv_timeout(Duration::from_millis(1)) {
+            Ok((number, content, _)) => {
+                if content.iter().any(|&one| one != number) {
+                    return Err(format!("message {number} is corrupt"));
+                }
+                received += 1;
+            }
+            Err(error) if error.is_empty() => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(received)
+}
+
+fn die_at(point: &str, nth: u32) -> bool {
+    let (items, items_out) = channel::<Item>(2).unwrap();
+    let start = |rounds: u64| Process::spawn(take_part, (items.clone(), items_out.clone(), rounds)).unwrap();
+    // This process has read the variable by now, and not found it; only children see it.
+    // SAFETY: no other thread of this process reads or writes the environment: the one test here runs alone, and the thread that
+    // stands for the process is parked.
+    unsafe { std::env::set_var("MP_CRASH", format!("{point}:{nth}")) };
+    let victim = start(400);
+    // SAFETY: as above.
+    unsafe { std::env::remove_var("MP_CRASH") };
+    let survivor = start(400);
+    let mine = take_part((items.clone(), items_out.clone(), 100));
+    assert!(mine.is_ok(), "{point}: {mine:?}");
+    let (victim_ended, survivor_ended) = (
+        victim.wait_timeout(Duration::from_secs(60)).unwrap(),
+        survivor.wait_timeout(Duration::from_secs(60)).unwrap(),
+    );
+    if !victim_ended || !survivor_ended {
+        victim.kill().unwrap();
+        survivor.kill().unwrap();
+        panic!("{point}:{nth}: victim ended: {victim_ended}, survivor ended: {survivor_ended}");
+    }
+    let died = match victim.join() {
+        Ok(received) => {
+            assert!(received.is_ok(), "{point}: {received:?}");
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.signal(), Some(9), "{point}: {error}");
+            true
+        }
+    };
+    let survived = survivor.join();
+    assert!(matches!(survived, Ok(Ok(_))), "{point}: {survived:?}");
+    drop((items, items_out));
+    let audit = Session::current().unwrap().audit();
+    assert!(
+        audit.processes == 1
+            && audit.objects == 0
+            && audit.blocks == 0
+            && audit.references == 0
+            && audit.counts_are_right,
+        "{point}:{nth}: left behind: {audit:?}"
+    );
+    died
+}
+
+#[test]
+fn b7_b8_a_kill_at_every_crash_point_harms_nobody_else() {
+    // Passes a first point, so that this process reads the variable before any child is given it.
+    drop(channel::<u64>(1).unwrap());
+    let points = points();
+    assert!(points.len() > 40, "the sources name their points: {points:?}");
+    let mut never = Vec::new();
+    for point in &points {
+        let died = [1, 2, 7].map(|nth| die_at(point, nth));
+        if !died.contains(&true) && !RACES.contains(&point.as_str()) {
+            never.push(point);
+        }
+    }
+    assert!(never.is_empty(), "never passed: {never:?}");
+}
