@@ -10,9 +10,9 @@
 //! WRITING, t     wrote the message              FULL, t           that sender, edge FULL
 //! FULL, h        receive claims                 READING, h, me    receiver, edge CLAIM; then moves the head on
 //! READING, h     took the message               EMPTY, h + N      that receiver, edge EMPTY
-//! WRITING, t     its owner is dead              DEAD, t           anybody
+//! WRITING, t     its owner is dead              DEAD, t           recovery
+//! READING, h     its owner is dead              EMPTY, h + N      recovery; the message is lost with its reader
 //! DEAD, h        at the head                    EMPTY, h + N      anybody; the winner moves the head on
-//! READING, h     its owner is dead              EMPTY, h + N      anybody; the message is lost with its reader
 //! ```
 //!
 //! The compare-and-swap on the slot is the claim. Head and tail are hints: they may lag, and are moved on only by the winner of a
@@ -24,14 +24,16 @@
 //!
 //! Edges: CLAIM Acquire on the slot, FULL and EMPTY Release, each pairs with the Acquire load before the next claim: who claims
 //! a slot sees all that its last owner did there.
-//! Death: a dead owner's slot is freed by whoever meets it, and by recovery before the owner's id is used again.
+//! Death: only recovery, under the domain's lock, changes a slot whose owner is dead, after it has looked at what the slot names; who
+//! meets such a slot recovers first. (When anybody could free it, a living sender's message could be in the slot by the time
+//! recovery looked, and lost its handles.)
 //! A stopped sender (SIGSTOP) in WRITING at the head holds up receivers; a stopped receiver holds up senders one lap later. No
 //! user code runs in between.
 //! Models: loom `ring_*` in `tests/loom_ring.rs`.
 //! Source: the stamp per slot is Vyukov's bounded MPMC queue; owner, claim by slot and recovery are ours.
 
 use mp_shm::death::Domain;
-use mp_sync::notify::{Blocked, Notify, Patience};
+use mp_sync::notify::{Blocked, Notify, Owner, Patience};
 use mp_sync::spin::Spin;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::crash;
@@ -191,10 +193,7 @@ pub trait Slots {
 pub trait World: Domain {
     /// The calling thread's id in the session, not 0.
     fn me(&self) -> u16;
-    /// Whether the thread of this id is dead.
-    fn is_dead(&self, thread: u16) -> bool;
-    /// The sentinel of a thread and its value while it lives; for a thread that is dead by now, a value that the word does not
-    /// have, so that nobody goes to sleep on it.
+    /// The sentinel of a thread and its value while it lives; `None` if the thread is dead.
     fn sentinel(&self, thread: u16) -> Option<Watch<'_>>;
     /// How many hold the sending end.
     fn senders(&self) -> u32;
@@ -258,7 +257,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                 return Ok(Err(Refused::Disconnected));
             }
             let claim = self.claim_send().map_err(|(slot, seen)| self.blocked(slot, seen, closed))?;
-            if slept && self.next_is(&self.control.tail.0, EMPTY) {
+            if slept && self.can_send() {
                 // The wake that ended our sleep may have stood for several free slots.
                 not_full.0.wake_one();
             }
@@ -302,7 +301,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
             let nobody_sends = self.world.senders() == 0;
             match self.claim_receive() {
                 Ok(claim) => {
-                    if slept && self.next_is(&self.control.head.0, FULL) {
+                    if slept && self.can_receive() {
                         // The wake that ended our sleep may have stood for several messages.
                         not_empty.0.wake_one();
                     }
@@ -351,17 +350,27 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     fn blocked(&self, slot: &'a AtomicU64, seen: u64, closed: Watch<'a>) -> Blocked<'a> {
         #[expect(clippy::cast_possible_truncation, reason = "the low half is what a futex can watch")]
         let low = seen as u32;
-        let owner = Seen::of(seen).owner;
-        let owner = (owner != 0).then(|| self.world.sentinel(owner)).flatten();
+        let owner = match Seen::of(seen).owner {
+            0 => Owner::Nobody,
+            owner => self.world.sentinel(owner).map_or(Owner::Dead, Owner::Living),
+        };
         let interrupt = self.interrupt.map(|(word, value)| Watch::Word(word, value));
         Blocked { slot: Watch::Low(slot, low), closed, owner, interrupt }
     }
 
-    /// Whether the slot at a hint is in `state`, for its own lap.
-    fn next_is(&self, hint: &AtomicU64, state: u64) -> bool {
-        let position = hint.load(Ordering::Acquire);
+    /// Whether another sender could go on now.
+    fn can_send(&self) -> bool {
+        let position = self.control.tail.0.load(Ordering::Acquire);
         let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
-        seen.state == state && seen.sequence == position
+        (seen.state == EMPTY && seen.sequence == position)
+            || (seen.state == DEAD && self.shape.lap_on(seen.sequence) == position)
+    }
+
+    /// Whether another receiver could go on now: a message, or a slot of the dead that hides one.
+    fn can_receive(&self) -> bool {
+        let position = self.control.head.0.load(Ordering::Acquire);
+        let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
+        seen.sequence == position && (seen.state == FULL || seen.state == DEAD)
     }
 
     /// Moves a hint on from `position`, unless somebody has already.
@@ -397,7 +406,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                 // Claimed by somebody, or even done with: the hint lags.
                 self.move_on(tail, position);
             } else if self.shape.lap_on(seen.sequence) == position
-                && !self.free_of_the_dead(slot, found)
+                && !self.free_dead(slot, found)
                 && tail.load(Ordering::Acquire) == position
             {
                 return Err((slot, found));
@@ -423,12 +432,12 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                     return Ok(Claim { position, index });
                 }
             } else if seen.sequence == self.shape.lap_on(position)
-                || (seen.sequence == position && seen.state == READING && !self.world.is_dead(seen.owner))
+                || (seen.sequence == position && seen.state == READING)
             {
                 // Taken by somebody, or even given back: the hint lags.
                 self.move_on(head, position);
             } else if (seen.sequence == position || self.shape.lap_on(seen.sequence) == position)
-                && !self.free_of_the_dead(slot, found)
+                && !self.free_dead(slot, found)
                 && head.load(Ordering::Acquire) == position
             {
                 return Err((slot, found));
@@ -436,38 +445,24 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         }
     }
 
-    /// Takes the next step for a slot whose owner is dead. Returns whether anything may have changed.
+    /// Frees a slot whose writer died, if it is at the head: earlier slots may still hold messages, and freeing out of order would let
+    /// the ring overfill. Returns whether anything may have changed.
     #[cold]
-    fn free_of_the_dead(&self, slot: &AtomicU64, found: u64) -> bool {
+    fn free_dead(&self, slot: &AtomicU64, found: u64) -> bool {
         let seen = Seen::of(found);
         let head = &self.control.head.0;
-        let freed = word(EMPTY, self.shape.lap_on(seen.sequence), 0);
-        match seen.state {
-            WRITING if self.world.is_dead(seen.owner) => {
-                self.swap(slot, found, word(DEAD, seen.sequence, 0));
-                true
-            }
-            READING if self.world.is_dead(seen.owner) => {
-                if self.swap(slot, found, freed) {
-                    self.move_on(head, seen.sequence);
-                    self.control.not_full.0.wake_one();
-                }
-                true
-            }
-            // Only at the head: earlier slots may still hold messages, and freeing out of order would let the ring overfill.
-            DEAD if head.load(Ordering::Acquire) == seen.sequence => {
-                if self.swap(slot, found, freed) {
-                    self.move_on(head, seen.sequence);
-                    self.control.not_full.0.wake_one();
-                }
-                true
-            }
-            _ => false,
+        if seen.state != DEAD || head.load(Ordering::Acquire) != seen.sequence {
+            return false;
         }
+        if self.swap(slot, found, word(EMPTY, self.shape.lap_on(seen.sequence), 0)) {
+            self.move_on(head, seen.sequence);
+            self.control.not_full.0.wake_one();
+        }
+        true
     }
 
-    /// For recovery, before ids of dead threads are used again: releases every slot that a thread of `dead` holds. `lost` is
-    /// called with the index of each slot whose content is nobody's any more, before it is released.
+    /// For recovery, which holds the domain's lock: releases every slot that a thread of `dead` holds. `lost` is called with the index
+    /// of each before that: what it names is nobody's any more.
     pub fn sweep(&self, dead: &dyn Fn(u16) -> bool, lost: &mut dyn FnMut(u32)) {
         for index in 0..self.shape.capacity {
             let slot = self.slots.word(index);
@@ -482,7 +477,6 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                     lost(index);
                     self.swap(slot, found, word(EMPTY, self.shape.lap_on(seen.sequence), 0));
                 }
-                DEAD => lost(index),
                 _ => {}
             }
         }

@@ -14,7 +14,7 @@
 
 #![expect(unsafe_code, reason = "reading and writing messages in claimed slots")]
 
-use crate::ring::{Control, EMPTY, Ring, Seen, Shape, Slots, World, first_word};
+use crate::ring::{Control, Ring, Shape, Slots, World, first_word};
 use mp_shm::Session;
 use mp_shm::block::Block;
 use mp_shm::codec::{INLINE_MAX, Payload};
@@ -23,8 +23,8 @@ use mp_shm::kinds::ObjectKind;
 use mp_shm::layout::{BLOCK_HEADER_BYTES, BlockHeader, ShmSafe};
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
-use mp_sys::robust::OWNER_DIED;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 /// What a channel's block begins with.
 #[repr(C)]
@@ -269,8 +269,12 @@ impl Domain for Here<'_> {
         self.view.session.death_epoch()
     }
 
-    fn before_sleep(&self) {
-        self.view.session.before_sleep();
+    fn members(&self) -> &AtomicU32 {
+        self.view.session.members()
+    }
+
+    fn before_sleep(&self) -> Option<Duration> {
+        self.view.session.before_sleep()
     }
 
     fn sentinels<'a>(&'a self, watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool {
@@ -287,14 +291,8 @@ impl World for Here<'_> {
         self.thread
     }
 
-    fn is_dead(&self, thread: u16) -> bool {
-        self.view.session.is_dead(thread)
-    }
-
     fn sentinel(&self, thread: u16) -> Option<Watch<'_>> {
-        let word = self.view.session.sentinel_word(thread)?;
-        let value = word.load(Ordering::Acquire);
-        Some(Watch::Word(word, if value == 0 || value & OWNER_DIED != 0 { !value } else { value }))
+        self.view.session.living_sentinel(thread)
     }
 
     fn senders(&self) -> u32 {
@@ -334,15 +332,5 @@ impl ObjectKind for ChannelKind {
         let Some(view) = View::open(session, object) else { return };
         let here = Here { view: &view, thread: 0 };
         view.ring(&here).sweep(dead, &mut |index| view.named(index).into_iter().for_each(&mut *abandoned));
-        // A slot of the dead that somebody freed before us still names its block: a spare now, whose attachments are void.
-        for index in 0..view.shape().capacity() {
-            let before = view.word(index).load(Ordering::Acquire);
-            let named = view.named(index);
-            let seen = Seen::of(before);
-            // Read twice: while the slot stayed EMPTY the name is a spare's.
-            if seen.state == EMPTY && view.word(index).load(Ordering::Acquire) == before {
-                named.into_iter().for_each(&mut *abandoned);
-            }
-        }
     }
 }

@@ -10,7 +10,8 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 use mp_channel::ring::{Control, Ring, Shape, Slots, World, first_word};
-use mp_shm::death::Domain;
+use mp_shm::death::{self, Domain};
+use mp_shm::lock::DomainLock;
 use mp_sync::notify::Patience;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
@@ -25,7 +26,9 @@ struct Shared {
     /// The messages; loom checks that writer and reader of a slot are ordered.
     messages: Vec<UnsafeCell<u32>>,
     sentinels: Vec<AtomicU32>,
+    lock: DomainLock,
     epoch: AtomicU32,
+    members: AtomicU32,
     shape: Shape,
 }
 
@@ -49,7 +52,16 @@ impl Domain for View<'_> {
         false
     }
 
+    fn members(&self) -> &AtomicU32 {
+        &self.shared.members
+    }
+
     fn recover(&self) -> bool {
+        let shared = self.shared;
+        shared.lock.lock();
+        shared.ring(self).sweep(&|thread| shared.is_dead(thread), &mut |_| {});
+        death::advance(&shared.epoch);
+        shared.lock.unlock();
         true
     }
 }
@@ -59,14 +71,10 @@ impl World for View<'_> {
         self.me
     }
 
-    fn is_dead(&self, thread: u16) -> bool {
-        self.shared.sentinels[usize::from(thread)].load(Ordering::Acquire) & OWNER_DIED != 0
-    }
-
     fn sentinel(&self, thread: u16) -> Option<Watch<'_>> {
         let sentinel = &self.shared.sentinels[usize::from(thread)];
         let word = sentinel.load(Ordering::Acquire);
-        Some(Watch::Word(sentinel, if word & OWNER_DIED == 0 { word } else { !word }))
+        (word & OWNER_DIED == 0).then_some(Watch::Word(sentinel, word))
     }
 
     fn senders(&self) -> u32 {
@@ -88,13 +96,19 @@ impl Shared {
             words: (0..capacity).map(|index| AtomicU64::new(first_word(start, index))).collect(),
             messages: (0..capacity).map(|_| UnsafeCell::new(0)).collect(),
             sentinels: (0..PARTIES).map(|_| AtomicU32::new(0)).collect(),
+            lock: DomainLock::new(),
             epoch: AtomicU32::new(0),
+            members: AtomicU32::new(0),
             shape,
         }
     }
 
     fn ring<'a>(&'a self, view: &'a View<'a>) -> Ring<'a, Self, View<'a>> {
         Ring { control: &self.control, slots: self, shape: self.shape, world: view, interrupt: None }
+    }
+
+    fn is_dead(&self, thread: u16) -> bool {
+        self.sentinels[usize::from(thread)].load(Ordering::Acquire) & OWNER_DIED != 0
     }
 
     fn send(&self, me: u16, message: u32) {

@@ -4,8 +4,11 @@
 //!
 //! ```text
 //! who                     does                                              then
-//! sleeper                 watches its own words, the epoch, and one live    futex wait
-//!                         sentinel of every other process
+//! sleeper                 watches its own words, the epoch, the count of    futex wait
+//!                         members, and one live sentinel of every other
+//!                         process
+//! a process that joins    has its sentinel, then advances the count of      all sleepers watch it, too
+//!                         members and wakes all who watch that
 //! kernel                  marks a dead thread's sentinel, wakes one         that one recovers
 //! the woken one           recovers under the domain's lock, advances the    all sleepers look again
 //!                         epoch, wakes all who watch it
@@ -23,19 +26,26 @@
 use mp_sys::atomic::{AtomicU32, Ordering};
 use mp_sys::deadline::Deadline;
 use mp_sys::futex::{self, WATCH_MAX, Waited, Watch};
+use std::time::Duration;
 
 /// Most sentinels one sleeper watches; leaves room for its own words.
-pub const SENTINELS_MAX: usize = WATCH_MAX - OWN_MAX - 1;
+pub const SENTINELS_MAX: usize = WATCH_MAX - OWN_MAX - 3;
 /// Most words of its own a sleeper passes to [`sleep`].
-pub const OWN_MAX: usize = 6;
+pub const OWN_MAX: usize = 5;
 
 /// What a sleeper needs to know of the domain it sleeps in.
 pub trait Domain {
     /// The word that is advanced after every recovery.
     fn epoch(&self) -> &AtomicU32;
 
-    /// Called before every sleep; a good moment for what is too slow elsewhere.
-    fn before_sleep(&self) {}
+    /// The word that is advanced when a process joins, after it has its sentinel.
+    fn members(&self) -> &AtomicU32;
+
+    /// Called before every sleep, while nothing is pending; a good moment for what is too slow elsewhere. A time says that something may happen soon that no word
+    /// announces, and when to look for it: that is how long the sleep lasts at most.
+    fn before_sleep(&self) -> Option<Duration> {
+        None
+    }
 
     /// Calls `watch` with a live sentinel of every other process and its present value, until `watch` says `false`.
     /// Returns whether a dead one was met that nobody has recovered yet.
@@ -55,55 +65,71 @@ pub enum Slept {
     TimedOut,
 }
 
-/// Sleeps while all of `own` have their expected values, nobody of the domain dies, and `until` has not passed.
+/// Sleeps while all of `own` have their expected values, nobody of the domain dies or joins, and `until` has not passed. `owner` is the
+/// sentinel of a thread whose death matters even if its process has others. `look` is what [`Domain::before_sleep`] said, which is called
+/// before the caller makes anything pending.
 ///
 /// The caller reads the values in `own` before it looks at what it waits for, so that a change in between ends the sleep.
 ///
 /// # Panics
 /// If `own` is longer than [`OWN_MAX`].
-pub fn sleep<D: Domain + ?Sized>(domain: &D, own: &[Watch<'_>], until: Option<Deadline>) -> Slept {
+pub fn sleep<D: Domain + ?Sized>(
+    domain: &D,
+    own: &[Watch<'_>],
+    owner: Option<Watch<'_>>,
+    until: Option<Deadline>,
+    look: Option<Duration>,
+) -> Slept {
     assert!(own.len() <= OWN_MAX, "at most {OWN_MAX} words of one's own");
-    domain.before_sleep();
-    let epoch = domain.epoch();
+    let (epoch, members) = (domain.epoch(), domain.members());
     let mut watches = [Watch::Word(epoch, 0); WATCH_MAX];
     let mut len = own.len();
     watches[..len].copy_from_slice(own);
-    // EPOCH: Acquire, pairs with the Release of `advance`.
+    // EPOCH, MEMBERS: Acquire, pair with the Release of `advance`. Read before the sentinels are gathered: who joins after that ends
+    // the sleep.
     watches[len] = Watch::Word(epoch, epoch.load(Ordering::Acquire));
-    len += 1;
+    watches[len + 1] = Watch::Word(members, members.load(Ordering::Acquire));
+    len += 2;
     let own_end = len;
+    if let Some(owner) = owner {
+        watches[len] = owner;
+        len += 1;
+    }
     let dead = domain.sentinels(&mut |word, value| {
         watches[len] = Watch::Word(word, value);
         len += 1;
-        len < own_end + SENTINELS_MAX && len < WATCH_MAX
+        len < own_end + SENTINELS_MAX
     });
     if dead && domain.recover() {
         return Slept::Again;
     }
-    if dead {
-        // A process whose known threads are dead but which still exists: no word announces its end.
-        let soon = Deadline::after(HALF_DEAD_LOOK);
-        futex::wait(&watches[..len], Some(until.map_or(soon, |until| until.min(soon))));
-        return Slept::Again;
-    }
-    match futex::wait(&watches[..len], until) {
-        Waited::TimedOut => Slept::TimedOut,
+    // A process whose known threads are dead but which still exists: no word announces its end.
+    let look = if dead { Some(HALF_DEAD_LOOK) } else { look };
+    let look = look.map(Deadline::after).filter(|look| until.is_none_or(|until| *look < until));
+    match futex::wait(&watches[..len], look.or(until)) {
+        Waited::TimedOut if look.is_none() => Slept::TimedOut,
         Waited::Woken(index) if index >= own_end => {
             // A sentinel: recover before anything else, for all the others sleep on.
             domain.recover();
             Slept::Again
         }
-        Waited::Woken(_) | Waited::Changed => Slept::Again,
+        Waited::Woken(_) | Waited::Changed | Waited::TimedOut => Slept::Again,
     }
 }
 
-/// How long a sleeper waits before it looks again at a process that is dying in parts.
-const HALF_DEAD_LOOK: std::time::Duration = std::time::Duration::from_millis(1);
+/// Looks for a death without sleeping; says whether there was one, and it has been recovered from.
+pub fn find<D: Domain + ?Sized>(domain: &D) -> bool {
+    domain.before_sleep();
+    domain.sentinels(&mut |_, _| true) && domain.recover()
+}
 
-/// Advances the epoch and wakes everybody who watches it; the last step of a recovery.
-pub fn advance(epoch: &AtomicU32) {
-    // EPOCH: Release, pairs with the Acquire in `sleep`.
-    epoch.fetch_add(1, Ordering::Release);
+/// How long a sleeper waits before it looks again at a process that is dying in parts.
+const HALF_DEAD_LOOK: Duration = Duration::from_millis(1);
+
+/// Advances a word and wakes everybody who watches it: the epoch as the last step of a recovery, the members after joining.
+pub fn advance(word: &AtomicU32) {
+    // EPOCH, MEMBERS: Release, pair with the Acquire in `sleep`.
+    word.fetch_add(1, Ordering::Release);
     mp_sys::crash::point("death.before_wake");
-    futex::wake_all(epoch);
+    futex::wake_all(word);
 }

@@ -16,7 +16,7 @@ use crate::block::{Block, Stamp};
 use crate::handle::Kind;
 use crate::layout::ShmSafe;
 use crate::session::Session;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Names a record: a block of kind [`Kind::JOB`], as it was when the other process learnt of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,19 +75,35 @@ impl Session {
         place.name(block.into_offset(), generation);
     }
 
-    /// Takes the block that the record's owner put into `place`. `allowed` is asked first, under the lock; it only reads and writes
-    /// words of the record. `None` if the record is gone, there is nothing, or it is not allowed.
+    /// Takes the block that the record's owner put into `place`, if the word `nonce.0` has the value `nonce.1` and `state.0` can be changed
+    /// from `state.1` to `state.2`. `None` if not, if the record is gone, or if there is nothing.
     #[must_use]
-    pub fn take(self, record: Record, place: &Place, allowed: impl FnOnce() -> bool) -> Option<Block> {
+    pub fn take(
+        self,
+        record: Record,
+        place: &Place,
+        nonce: (&AtomicU64, u64),
+        state: (&AtomicU32, u32, u32),
+    ) -> Option<Block> {
         let me = self.me().ok()?;
         let _locked = self.lock();
-        if !self.is_there(record) || !allowed() {
+        if !self.is_there(record)
+            || nonce.0.load(Ordering::Relaxed) != nonce.1
+            || state.0.load(Ordering::Relaxed) != state.1
+        {
             return None;
         }
         let block = self.take_from(place, record.owner, me.process)?;
         mp_sys::crash::point("deliver.taken");
         place.clear();
+        state.0.store(state.2, Ordering::Relaxed);
         Some(block)
+    }
+
+    /// Sets a word of a record of this process while no other process changes the record.
+    pub fn set(self, word: &AtomicU32, value: u32) {
+        let _locked = self.lock();
+        word.store(value, Ordering::Release);
     }
 
     /// Takes what is in a place of a record of this process: what another gave, or what nobody took.
@@ -109,19 +125,20 @@ impl Session {
         if is_meant { Block::take(self, me, offset) } else { None }
     }
 
-    /// Gives `block` to the record's owner; `delivered` then writes what else there is to say, under the lock.
+    /// Gives `block` to the record's owner and sets the word `state.0` to `state.1`, unless the word `unwanted` is set.
     ///
     /// # Errors
-    /// The block, if the record is gone.
+    /// The block, if the record is gone or the block is unwanted.
     pub fn give(
         self,
         record: Record,
         place: &Place,
         block: Block,
-        delivered: impl FnOnce(),
+        unwanted: &AtomicU32,
+        state: (&AtomicU32, u32),
     ) -> Result<(), Block> {
         let _locked = self.lock();
-        if !self.is_there(record) {
+        if !self.is_there(record) || unwanted.load(Ordering::Relaxed) != 0 {
             return Err(block);
         }
         let header = block.header();
@@ -130,7 +147,7 @@ impl Session {
         mp_sys::crash::point("deliver.named");
         Stamp { owner: record.owner, ..stamp }.write(header);
         mp_sys::crash::point("deliver.given");
-        delivered();
+        state.0.store(state.1, Ordering::Release);
         Ok(())
     }
 }

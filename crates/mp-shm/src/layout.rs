@@ -59,6 +59,8 @@ pub struct Header {
     pub lock: Line<DomainLock>,
     /// Advanced after every recovery; sleepers watch it.
     pub death_epoch: Line<AtomicU32>,
+    /// Advanced after a process has joined; sleepers watch it.
+    pub members: Line<AtomicU32>,
     /// One of the `DIRTY_*` values: what a death under the lock, or in a recovery, left to be done.
     pub dirty: AtomicU32,
     /// One more than the highest process id used.

@@ -38,6 +38,8 @@ mod recover;
 pub mod references;
 #[cfg(not(loom))]
 pub mod session;
+#[cfg(not(loom))]
+pub mod starts;
 
 #[cfg(not(loom))]
 pub use codec::Message;

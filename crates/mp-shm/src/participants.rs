@@ -13,18 +13,20 @@
 
 #![expect(unsafe_code, reason = "linking sentinels")]
 
-use crate::death::Domain;
+use crate::death::{self, Domain};
 use crate::domain::Locked;
 use crate::error::SessionError;
 use crate::layout::{
     PROCESS_FREE, PROCESS_LIVE, PROCESS_MAX, PROCESS_STARTING, PROCESSES, ProcessEntry, THREAD_MAX, THREADS,
 };
 use crate::session::{SESSIONS_MAX, Session};
+use crate::starts;
 use mp_sys::fork;
 use mp_sys::robust::{self, OWNER_DIED, RobustWord};
 use std::cell::Cell;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Who the calling thread is in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,11 @@ impl Session {
             return Ok(Me { process: (ids >> 16) as u16, thread: ids as u16 });
         }
         self.register()
+    }
+
+    /// Ends all sleeps in the session once, so that sleepers look at what has changed.
+    pub fn wake_sleepers(self) {
+        death::advance(&self.header().members.0);
     }
 
     /// Adds the processors that the calling thread may run on to those of the session.
@@ -115,18 +122,24 @@ impl Session {
 
     fn register_process(self) -> Result<u32, SessionError> {
         let process = self.lock().claim_process()?;
-        let lead = if robust::tid() == fork::pid() {
-            let lead = self.lock().register_thread(process)?;
-            self.remember(process, lead);
-            lead
-        } else {
-            self.park_lead(process)?
-        };
-        let _locked = self.lock();
         let entry = self.process(process).ok_or(SessionError::NotASession)?;
+        let lead = if robust::tid() == fork::pid() {
+            let registered = self.lock().register_thread(process);
+            registered.inspect(|&lead| self.remember(process, lead))
+        } else {
+            self.park_lead(process)
+        };
+        let lead = lead.inspect_err(|_| {
+            let _locked = self.lock();
+            entry.state.store(PROCESS_FREE, Ordering::Release);
+        })?;
+        let locked = self.lock();
         entry.lead.store(lead, Ordering::Relaxed);
         mp_sys::crash::point("participants.before_live");
         entry.state.store(PROCESS_LIVE, Ordering::Release);
+        drop(locked);
+        // Who sleeps now does not watch this process yet.
+        self.wake_sleepers();
         Ok(process)
     }
 
@@ -232,9 +245,14 @@ impl Domain for Session {
         self.death_epoch()
     }
 
-    fn before_sleep(&self) {
+    fn members(&self) -> &AtomicU32 {
+        &self.header().members.0
+    }
+
+    fn before_sleep(&self) -> Option<Duration> {
         // A thread may have been moved since it registered.
         self.note_processors();
+        starts::look()
     }
 
     fn sentinels<'a>(&'a self, watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool {
@@ -245,16 +263,17 @@ impl Domain for Session {
             if id == me || entry.state.load(Ordering::Acquire) != PROCESS_LIVE {
                 continue;
             }
-            let lead = self.sentinel(entry.lead.load(Ordering::Relaxed));
-            let live = |one: &&'static RobustWord| is_alive(one.word.load(Ordering::Acquire));
-            match lead.filter(live).or_else(|| self.sentinels_of(id).find(live)) {
-                Some(sentinel) => {
-                    let value = sentinel.word.load(Ordering::Acquire);
-                    if is_alive(value) && !watch(&sentinel.word, value) {
-                        return dead;
-                    }
+            let live = |one: &&'static RobustWord| {
+                one.tag.load(Ordering::Relaxed) == id && is_alive(one.word.load(Ordering::Acquire))
+            };
+            let lead = self.sentinel(entry.lead.load(Ordering::Relaxed)).filter(live);
+            // Without its lead a process is dying, or has replaced its program: what its other sentinels say is to be checked.
+            dead |= lead.is_none();
+            if let Some(sentinel) = lead.or_else(|| self.sentinels_of(id).find(live)) {
+                let value = sentinel.word.load(Ordering::Acquire);
+                if is_alive(value) && !watch(&sentinel.word, value) {
+                    return dead;
                 }
-                None => dead = true,
             }
         }
         dead

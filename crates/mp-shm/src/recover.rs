@@ -11,7 +11,7 @@
 //! 6. advance the death epoch and wake all who watch it.
 //!
 //! Ids are given free last, so an id in a slot always means the thread that wrote it. A process that does not know every kind
-//! of object there is (it has not touched a channel yet, say) does steps 1 and 6 and leaves the tables marked for one that does.
+//! of object there is (it has not touched a channel yet, say) does what it can of steps 1, 2 and 6 and leaves the tables marked for one that does.
 
 use crate::block::{SHARED, Stamp};
 use crate::death;
@@ -23,7 +23,7 @@ use crate::layout::{
     THREAD_MAX,
 };
 use crate::participants::is_alive;
-use mp_sys::robust::OWNER_DIED;
+use mp_sys::robust::{OWNER_DIED, RobustWord, TID_MASK, WAITERS};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
@@ -49,14 +49,14 @@ impl Locked {
             self.rebuild_blocks();
         }
         let objects = self.objects();
+        self.sweep(&objects, &dead);
+        mp_sys::crash::point("recover.swept");
         if objects.iter().any(|&(_, kind)| kinds::find(kind).is_none()) {
             // Somebody who knows all kinds does the rest: at his next turn with the lock, or when the epoch wakes him.
             self.header.dirty.store(DIRTY_COUNTS, Ordering::Relaxed);
             death::advance(&self.header.death_epoch.0);
             return !dead.half_dead;
         }
-        self.sweep(&objects, &dead);
-        mp_sys::crash::point("recover.swept");
         self.free_blocks(&objects, &dead);
         mp_sys::crash::point("recover.freed");
         self.recount(&dead);
@@ -69,6 +69,7 @@ impl Locked {
     }
 
     fn find_dead(&self) -> Dead {
+        self.replace_leads();
         let mut threads = HashSet::new();
         let mut alive = HashSet::new();
         for id in 1..self.header.thread_high.load(Ordering::Relaxed).min(THREAD_MAX) {
@@ -102,6 +103,38 @@ impl Locked {
             }
         }
         Dead { threads, processes, half_dead }
+    }
+
+    /// For processes whose lead is dead. Another living thread becomes the lead: the first thread of a program may end before the rest.
+    /// And sentinels are marked that the kernel could not: a thread other than the first that replaces the program (`execve`) gets
+    /// the first one's id before its robust list is walked, so its own sentinel no longer names it.
+    fn replace_leads(&self) {
+        for id in 1..self.header.process_high.load(Ordering::Relaxed).min(PROCESS_MAX) {
+            let Some(entry) = self.session.process(id) else { break };
+            let is_ours = |one: &RobustWord| one.tag.load(Ordering::Relaxed) == id;
+            let lead = self.session.sentinel(entry.lead.load(Ordering::Relaxed)).filter(|lead| is_ours(lead));
+            let lead_lives = lead.is_some_and(|lead| is_alive(lead.word.load(Ordering::Acquire)));
+            if entry.state.load(Ordering::Acquire) != PROCESS_LIVE || lead_lives {
+                continue;
+            }
+            let pid = entry.pid.load(Ordering::Relaxed);
+            let start_time = entry.start_time.load(Ordering::Relaxed);
+            for thread in 1..self.header.thread_high.load(Ordering::Relaxed).min(THREAD_MAX) {
+                let Some(sentinel) = self.session.sentinel(thread).filter(|one| is_ours(one)) else {
+                    continue;
+                };
+                let word = sentinel.word.load(Ordering::Acquire);
+                if !is_alive(word) {
+                    continue;
+                }
+                if mp_sys::process::has_thread(pid, start_time, word & TID_MASK) {
+                    entry.lead.store(thread, Ordering::Release);
+                } else {
+                    // The thread is gone: nobody but us changes the word, and we hold the lock.
+                    sentinel.word.store(OWNER_DIED | WAITERS, Ordering::Release);
+                }
+            }
+        }
     }
 
     fn objects(&self) -> Vec<(u64, Kind)> {

@@ -17,9 +17,11 @@ use crate::layout::{
     SIZE_BYTES, SIZE_BYTES_MIN, ShmSafe, THREADS, abi_hash,
 };
 use crate::lock::Acquired;
+use crate::participants::is_alive;
 use crate::references::FreeEntries;
+use mp_sys::futex::Watch;
 use mp_sys::memory::{Mapping, SharedFile};
-use mp_sys::robust::{OWNER_DIED, RobustWord};
+use mp_sys::robust::RobustWord;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -265,21 +267,14 @@ impl Session {
         self.at(offset)
     }
 
-    /// Whether the thread of this session id is dead, or was never there. One load.
+    /// The sentinel of the thread of this session id and its present value; `None` if the thread is dead, or was never there.
     #[inline]
     #[must_use]
-    pub fn is_dead(self, thread: u16) -> bool {
+    pub fn living_sentinel(self, thread: u16) -> Option<Watch<'static>> {
+        let sentinel = self.sentinel(thread.into())?;
         // SENTINEL: Acquire, pairs with the kernel's mark: what the thread wrote before it died is visible.
-        self.sentinel(thread.into()).is_none_or(|sentinel| {
-            let word = sentinel.word.load(Ordering::Acquire);
-            word == 0 || word & OWNER_DIED != 0
-        })
-    }
-
-    /// The sentinel of a thread, by its session id.
-    #[must_use]
-    pub fn sentinel_word(self, thread: u16) -> Option<&'static std::sync::atomic::AtomicU32> {
-        self.sentinel(thread.into()).map(|sentinel| &sentinel.word)
+        let word = sentinel.word.load(Ordering::Acquire);
+        is_alive(word).then_some(Watch::Word(&sentinel.word, word))
     }
 
     /// What seals this session's code references: random, the same in all its processes, for trusted crates only.

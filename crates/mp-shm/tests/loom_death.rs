@@ -19,7 +19,20 @@ struct Shared {
     sentinels: [AtomicU32; PROCESSES],
     /// What process 0 holds; recovery takes it back.
     held: AtomicU32,
-    watch_all: bool,
+    members: AtomicU32,
+    /// Stands in for `members` in a control.
+    nobody_changes: AtomicU32,
+    protection: Protection,
+}
+
+/// What a control takes away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protection {
+    None,
+    /// Sleepers watch the first process alone, not each other.
+    OnlyFirst,
+    /// Sleepers do not watch for processes that join.
+    NoMembers,
 }
 
 /// The domain as one process sees it.
@@ -37,10 +50,18 @@ impl Domain for View<'_> {
         &self.shared.epoch
     }
 
+    fn members(&self) -> &AtomicU32 {
+        if self.shared.protection == Protection::None {
+            &self.shared.members
+        } else {
+            &self.shared.nobody_changes
+        }
+    }
+
     fn sentinels<'a>(&'a self, watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool {
         let mut dead = false;
         for (number, sentinel) in self.shared.sentinels.iter().enumerate() {
-            if number == self.me || (!self.shared.watch_all && number != 0) {
+            if number == self.me || (self.shared.protection == Protection::OnlyFirst && number != 0) {
                 continue;
             }
             let word = sentinel.load(Ordering::Acquire);
@@ -82,11 +103,12 @@ fn wait_until_recovered(shared: &Shared, me: usize) {
         }
         mp_sys::crash::point("model.waiting");
         let own = [Watch::Word(&shared.epoch, epoch)];
-        assert_eq!(death::sleep(&view, &own, None), Slept::Again);
+        assert_eq!(death::sleep(&view, &own, None, None, None), Slept::Again);
     }
 }
 
-fn check(watch_all: bool, second_dies_at: Option<usize>) {
+/// The first process dies at once, after joining if `joins`; the second may die, too.
+fn check(protection: Protection, joins: bool, second_dies_at: Option<usize>) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(2));
     builder.max_branches = 20_000;
@@ -94,14 +116,21 @@ fn check(watch_all: bool, second_dies_at: Option<usize>) {
         let shared = Arc::new(Shared {
             lock: DomainLock::new(),
             epoch: AtomicU32::new(0),
-            sentinels: [AtomicU32::new(1), AtomicU32::new(2), AtomicU32::new(3)],
+            sentinels: [AtomicU32::new(u32::from(!joins)), AtomicU32::new(2), AtomicU32::new(3)],
+            members: AtomicU32::new(0),
+            nobody_changes: AtomicU32::new(0),
             held: AtomicU32::new(1),
-            watch_all,
+            protection,
         });
         let first = {
             let shared = shared.clone();
             thread::spawn(move || {
-                participant(1, Some(&shared.sentinels[0]), Some(0), || mp_sys::crash::point("model.dies"))
+                participant(1, Some(&shared.sentinels[0]), Some(usize::from(joins)), || {
+                    if joins {
+                        death::advance(&shared.members);
+                    }
+                    mp_sys::crash::point("model.dies");
+                })
             })
         };
         let second = {
@@ -127,13 +156,13 @@ fn check(watch_all: bool, second_dies_at: Option<usize>) {
 
 #[test]
 fn death_wakes_all_sleepers() {
-    check(true, None);
+    check(Protection::None, false, None);
 }
 
 #[test]
 fn death_of_the_one_that_was_woken_at_each_step() {
     for step in 0.. {
-        check(true, Some(step));
+        check(Protection::None, false, Some(step));
         if !model::died(2) {
             assert!(step >= 6, "the model passes the crash points: {step}");
             return;
@@ -145,17 +174,37 @@ fn death_of_the_one_that_was_woken_at_each_step() {
 #[ignore = "fails on purpose; `death_control_watching_only_the_first` runs it"]
 fn control_watching_only_the_first() {
     for step in 0..12 {
-        check(false, Some(step));
+        check(Protection::OnlyFirst, false, Some(step));
     }
 }
 
 #[test]
-fn death_control_watching_only_the_first() {
-    let passed = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "control_watching_only_the_first", "--ignored", "--test-threads=1"])
+fn death_of_one_that_joined_while_others_slept() {
+    check(Protection::None, true, None);
+}
+
+#[test]
+#[ignore = "fails on purpose; `death_control_not_watching_for_members` runs it"]
+fn control_not_watching_for_members() {
+    check(Protection::NoMembers, true, None);
+}
+
+#[test]
+fn death_control_not_watching_for_members() {
+    assert!(!passes("control_not_watching_for_members"), "who joins while others sleep is watched by nobody");
+}
+
+fn passes(name: &str) -> bool {
+    std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--ignored", "--test-threads=1"])
         .output()
         .unwrap()
         .status
-        .success();
+        .success()
+}
+
+#[test]
+fn death_control_watching_only_the_first() {
+    let passed = passes("control_watching_only_the_first");
     assert!(!passed, "a sleeper that does not watch the other sleepers is stranded when the woken one dies");
 }

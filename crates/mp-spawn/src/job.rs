@@ -34,7 +34,8 @@ pub(crate) const REFUSED: u32 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Job {
     pub(crate) state: AtomicU32,
-    unused: AtomicU32,
+    /// Set when the parent no longer wants the value.
+    pub(crate) unwanted: AtomicU32,
     /// Shows a child that it found the right record.
     pub(crate) nonce: AtomicU64,
     pub(crate) trampoline: [AtomicU64; 2],
@@ -96,13 +97,7 @@ pub(crate) fn trampoline<A: Message + 'static, R: Message + 'static>(call: Call)
 /// Takes the job of this process, runs it, and delivers what came of it. Returns the code to exit with.
 pub(crate) fn run(session: Session, record: Record, nonce: u64) -> Result<i32, String> {
     let job = at(session, record.offset).ok_or("the job's record is outside of the session")?;
-    let argument = session.take(record, &job.argument, || {
-        let is_ours = job.nonce.load(Ordering::Relaxed) == nonce && job.state.load(Ordering::Relaxed) == NEW;
-        if is_ours {
-            job.state.store(TAKEN, Ordering::Relaxed);
-        }
-        is_ours
-    });
+    let argument = session.take(record, &job.argument, (&job.nonce, nonce), (&job.state, NEW, TAKEN));
     let argument = argument.ok_or("the job is gone: the parent died")?;
     let words = |pair: &[AtomicU64; 2]| [pair[0].load(Ordering::Relaxed), pair[1].load(Ordering::Relaxed)];
     let (sealed, function) = (words(&job.trampoline), words(&job.function));
@@ -119,13 +114,14 @@ pub(crate) fn run(session: Session, record: Record, nonce: u64) -> Result<i32, S
             (block, REFUSED, 125)
         }
     };
-    let delivered = session.give(record, &job.value, block, || job.state.store(state, Ordering::Release));
+    let delivered = session.give(record, &job.value, block, &job.unwanted, (&job.state, state));
     match delivered {
         Ok(()) => Ok(code),
         Err(value) => {
             // Releases the handles in it.
             drop(Payload::in_block(value));
-            Err("the parent died before it could take the value".to_owned())
+            // The parent died, or dropped its handle: nobody is there to be told.
+            Ok(code)
         }
     }
 }

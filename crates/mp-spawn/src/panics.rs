@@ -48,7 +48,8 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Panic> {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if DEPTH.get() > 0 {
-                LAST.set(Some(report(info)));
+                // In a destructor of the thread there may be no place for it any more.
+                let _ = LAST.try_with(|last| *last.borrow_mut() = Some(report(info)));
             }
             before(info);
         }));
@@ -57,7 +58,7 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Panic> {
     let result = catch_unwind(AssertUnwindSafe(body));
     DEPTH.set(DEPTH.get() - 1);
     result.map_err(|payload| {
-        LAST.take().unwrap_or_else(|| Panic {
+        LAST.try_with(RefCell::take).ok().flatten().unwrap_or_else(|| Panic {
             // `resume_unwind` passes no hook.
             message: text(payload.as_ref()),
             location: String::from("an unknown place"),

@@ -17,8 +17,8 @@ use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A process that runs a function returning `R`.
@@ -31,10 +31,25 @@ pub struct Process<R> {
 
 #[derive(Debug)]
 struct Running {
-    child: Child,
+    child: Arc<Child>,
     session: Session,
     record: Block,
 }
+
+/// A process that has not taken its job yet. Should it end before that, no sentinel tells, and what its argument holds must come back:
+/// sleepers of this process look after it.
+#[derive(Debug)]
+struct Start {
+    child: Arc<Child>,
+    session: Session,
+    job: &'static Job,
+}
+
+static STARTING: Mutex<Vec<Start>> = Mutex::new(Vec::new());
+/// Entries of `STARTING`, to be read without its lock.
+static STARTS: AtomicUsize = AtomicUsize::new(0);
+/// How soon a sleeper looks at starting processes again; a start takes about a millisecond.
+const START_LOOK: Duration = Duration::from_millis(2);
 
 /// Processes whose handle was dropped while they ran.
 static DETACHED: Mutex<Vec<Running>> = Mutex::new(Vec::new());
@@ -77,6 +92,7 @@ impl<R: Message + 'static> Process<R> {
         let nonce = NONCE.fetch_add(1, Ordering::Relaxed);
         job.state.store(job::NEW, Ordering::Relaxed);
         job.nonce.store(nonce, Ordering::Relaxed);
+        job.unwanted.store(0, Ordering::Relaxed);
         job.value.clear();
         job.argument.clear();
         for (place, word) in job.trampoline.iter().zip(trampoline).chain(job.function.iter().zip(function)) {
@@ -88,6 +104,8 @@ impl<R: Message + 'static> Process<R> {
         let marker = Marker { fd: session.fd().as_raw_fd(), record: session.record(&record), nonce };
         match start_self(session, marker) {
             Ok(child) => {
+                let child = Arc::new(child);
+                watch_start(Start { child: child.clone(), session, job });
                 let running = Running { child, session, record };
                 Ok(Self { running: Some(running), returns: PhantomData })
             }
@@ -187,6 +205,10 @@ impl<R> fmt::Debug for Process<R> {
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
+            let job = job_in(running.session, &running.record);
+            running.session.set(&job.unwanted, 1);
+            // What it has delivered already is unwanted, too.
+            drop(running.session.take_back(&job.value).map(Payload::in_block));
             DETACHED.lock().unwrap_or_else(PoisonError::into_inner).push(running);
             reap_detached();
         }
@@ -209,6 +231,7 @@ impl Running {
         // What it held comes back now, not at the next wait.
         self.session.recover_dead();
         let job = job_in(self.session, &self.record);
+        forget_start(job);
         let state = job.state.load(Ordering::Acquire);
         take_back(self.session, job);
         let value = self.session.take_back(&job.value).map(Payload::in_block);
@@ -223,6 +246,45 @@ impl Running {
 
 fn job_in(session: Session, record: &Block) -> &'static Job {
     job::at(session, record.offset()).unwrap_or_else(|| unreachable!("a block allocated for a job holds one"))
+}
+
+fn watch_start(start: Start) {
+    mp_shm::starts::set_look(look_after_starts);
+    let session = start.session;
+    let mut starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    starting.push(start);
+    STARTS.store(starting.len(), Ordering::Release);
+    drop(starting);
+    // Who sleeps now does not look after it yet.
+    session.wake_sleepers();
+}
+
+/// Takes back the arguments of processes that ended without taking them; says when to look again.
+fn look_after_starts() -> Option<Duration> {
+    if STARTS.load(Ordering::Acquire) == 0 {
+        return None;
+    }
+    // Another thread looks: enough to look again later.
+    let Ok(mut starting) = STARTING.try_lock() else { return Some(START_LOOK) };
+    starting.retain(|start| {
+        if start.job.state.load(Ordering::Acquire) != job::NEW {
+            return false;
+        }
+        let ended = start.child.has_ended().unwrap_or(true);
+        if ended {
+            take_back(start.session, start.job);
+        }
+        !ended
+    });
+    STARTS.store(starting.len(), Ordering::Release);
+    (!starting.is_empty()).then_some(START_LOOK)
+}
+
+/// Before the record of a process is used for something else.
+fn forget_start(job: &Job) {
+    let mut starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    starting.retain(|start| !std::ptr::eq(start.job, job));
+    STARTS.store(starting.len(), Ordering::Release);
 }
 
 /// Drops the argument that no child will take any more.

@@ -48,10 +48,21 @@ pub struct Blocked<'a> {
     pub slot: Watch<'a>,
     /// Counts disconnections, as it was before the attempt.
     pub closed: Watch<'a>,
-    /// The sentinel of the thread that holds the slot, if one does.
-    pub owner: Option<Watch<'a>>,
+    /// Who holds the slot.
+    pub owner: Owner<'a>,
     /// One more word that ends the wait when it changes.
     pub interrupt: Option<Watch<'a>>,
+}
+
+/// Who holds a slot.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner<'a> {
+    /// Nobody: it waits to be filled or emptied.
+    Nobody,
+    /// A thread, with this sentinel.
+    Living(Watch<'a>),
+    /// A thread that is dead: its slot waits for a recovery.
+    Dead,
 }
 
 /// How long to wait.
@@ -138,13 +149,31 @@ impl Notify {
             return Some(value);
         }
         if patience == Patience::None {
-            robust::clear_pending();
-            return None;
+            let value = self.last_attempt(domain, attempt);
+            if value.is_none() {
+                robust::clear_pending();
+            }
+            return value;
         }
         if let Some(value) = spin.and_then(|spin| spin.spin(|| attempt(false).ok())) {
             return Some(value);
         }
         self.sleep(domain, patience.deadline(), attempt)
+    }
+
+    /// One more attempt if somebody has died meanwhile: who never sleeps must not overlook a death for ever.
+    #[cold]
+    fn last_attempt<'a, T, D: Domain + ?Sized>(
+        &'a self,
+        domain: &D,
+        mut attempt: impl FnMut(bool) -> Result<T, Blocked<'a>>,
+    ) -> Option<T> {
+        if !death::find(domain) {
+            return None;
+        }
+        // The recovery used the pending word for its lock.
+        self.pend();
+        attempt(false).ok()
     }
 
     #[cold]
@@ -157,7 +186,8 @@ impl Notify {
         let mut backstop = Backstop::new();
         let mut unannounced = false;
         loop {
-            // A recovery in between may have used the pending word for its lock.
+            // What this does, or a recovery did, may have used the pending word for the domain's lock.
+            let look = domain.before_sleep();
             self.pend();
             crash::point("notify.pending");
             // ASLEEP: the bit, then SeqCst, pairs with PUBLISHED.
@@ -173,23 +203,27 @@ impl Notify {
                 }
                 Err(blocked) => blocked,
             };
+            if let Owner::Dead = blocked.owner {
+                domain.recover();
+                continue;
+            }
             if deadline.is_some_and(Deadline::passed) {
-                robust::clear_pending();
-                return None;
+                let value = self.last_attempt(domain, attempt);
+                if value.is_none() {
+                    robust::clear_pending();
+                }
+                return value;
             }
-            let mut own = [
-                Watch::Word(&self.word, WAITERS),
-                blocked.slot,
-                blocked.closed,
-                blocked.closed,
-                blocked.closed,
-            ];
-            let mut len = 3;
-            for watch in [blocked.owner, blocked.interrupt].into_iter().flatten() {
-                own[len] = watch;
-                len += 1;
-            }
-            let slept = death::sleep(domain, &own[..len], backstop.until(deadline));
+            let own = [Watch::Word(&self.word, WAITERS), blocked.slot, blocked.closed, blocked.closed];
+            let own = match blocked.interrupt {
+                Some(interrupt) => &[own[0], own[1], own[2], interrupt],
+                None => &own[..3],
+            };
+            let owner = match blocked.owner {
+                Owner::Living(sentinel) => Some(sentinel),
+                Owner::Nobody | Owner::Dead => None,
+            };
+            let slept = death::sleep(domain, own, owner, backstop.until(deadline), look);
             // Nobody took the bit away and yet there is work: a wake-up was lost. Without waits on several words deaths are
             // only found this way.
             unannounced = slept == Slept::TimedOut

@@ -3,7 +3,7 @@
 //! A pid alone never reaches a signal call: [`Child`] holds a pidfd, so no signal goes to a recycled pid.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
 use std::io;
 
 use crate::deadline::Deadline;
@@ -173,10 +173,14 @@ pub fn runs_without_leader(pid: u32, start_time: u64) -> bool {
     })
 }
 
-/// The parent's process id.
+/// Whether the process of that pid and start time has a thread of that id which has not ended.
 #[must_use]
-pub fn parent_pid() -> u32 {
-    rustix::process::getppid().map_or(0, |pid: Pid| pid.as_raw_pid().unsigned_abs())
+pub fn has_thread(pid: u32, start_time: u64, tid: u32) -> bool {
+    status(pid).is_some_and(|status| status.start_time == start_time)
+        && std::fs::read(format!("/proc/{pid}/task/{tid}/stat"))
+            .ok()
+            .and_then(|text| parse_stat(&text))
+            .is_some_and(|status| !status.leader_ended)
 }
 
 /// The effective user id of this process.

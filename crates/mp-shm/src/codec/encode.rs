@@ -95,7 +95,8 @@ pub struct Encoded {
 /// # Errors
 /// [`EncodeError`]; nothing of the value is left behind.
 pub fn encode<T: Message>(session: Session, value: &T, expected: usize) -> Result<Encoded, EncodeError> {
-    let mut scratch = SPARE.take().unwrap_or_else(new_scratch);
+    // A destructor of the thread may send when the spare is gone already.
+    let mut scratch = SPARE.try_with(Cell::take).ok().flatten().unwrap_or_else(new_scratch);
     let mut encoder = Encoder {
         session,
         place: NonNull::from(&mut scratch.bytes).cast(),
@@ -149,7 +150,9 @@ impl Encoder {
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        SPARE.set(self.scratch.take());
+        let scratch = self.scratch.take();
+        // Without a place for it, it is freed.
+        let _ = SPARE.try_with(|spare| spare.set(scratch));
     }
 }
 
