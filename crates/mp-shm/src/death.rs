@@ -103,7 +103,7 @@ pub fn sleep<D: Domain + ?Sized>(
     if dead && domain.recover() {
         return Slept::Again;
     }
-    // A process whose known threads are dead but which still exists: no word announces its end.
+    // A process that has lost its lead but lives on in part: it may be that no word announces the rest.
     let look = if dead { Some(HALF_DEAD_LOOK) } else { look };
     let look = look.map(Deadline::after).filter(|look| until.is_none_or(|until| *look < until));
     match futex::wait(&watches[..len], look.or(until)) {
@@ -124,7 +124,7 @@ pub fn find<D: Domain + ?Sized>(domain: &D) -> bool {
 }
 
 /// How long a sleeper waits before it looks again at a process that is dying in parts.
-const HALF_DEAD_LOOK: Duration = Duration::from_millis(1);
+const HALF_DEAD_LOOK: Duration = Duration::from_millis(5);
 
 /// Advances a word and wakes everybody who watches it: the epoch as the last step of a recovery, the members after joining.
 pub fn advance(word: &AtomicU32) {

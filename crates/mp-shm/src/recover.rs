@@ -23,14 +23,14 @@ use crate::layout::{
     THREAD_MAX,
 };
 use crate::participants::is_alive;
-use mp_sys::robust::{OWNER_DIED, RobustWord, TID_MASK, WAITERS};
+use mp_sys::robust::{OWNER_DIED, TID_MASK, WAITERS};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 struct Dead {
     threads: HashSet<u16>,
     processes: HashSet<u16>,
-    /// A process without a living thread of ours still exists: look again later.
+    /// A process is dying in parts, or goes on in part: look again later.
     half_dead: bool,
 }
 
@@ -69,7 +69,7 @@ impl Locked {
     }
 
     fn find_dead(&self) -> Dead {
-        self.replace_leads();
+        let mut half_dead = self.mark_the_replaced();
         let mut threads = HashSet::new();
         let mut alive = HashSet::new();
         for id in 1..self.header.thread_high.load(Ordering::Relaxed).min(THREAD_MAX) {
@@ -82,7 +82,6 @@ impl Locked {
             }
         }
         let mut processes = HashSet::new();
-        let mut half_dead = false;
         for id in 1..self.header.process_high.load(Ordering::Relaxed).min(PROCESS_MAX) {
             let Some(entry) = self.session.process(id) else { break };
             let pid = entry.pid.load(Ordering::Relaxed);
@@ -105,36 +104,37 @@ impl Locked {
         Dead { threads, processes, half_dead }
     }
 
-    /// For processes whose lead is dead. Another living thread becomes the lead: the first thread of a program may end before the rest.
-    /// And sentinels are marked that the kernel could not: a thread other than the first that replaces the program (`execve`) gets
-    /// the first one's id before its robust list is walked, so its own sentinel no longer names it.
-    fn replace_leads(&self) {
+    /// Looks at processes whose lead is dead; says whether one of them has living threads, so that it must be looked at again.
+    ///
+    /// Usually such a process is dying, and the kernel will mark the rest. But a thread other than the first that replaces the program
+    /// (`execve`) gets the first one's id before its robust list is walked, so the kernel cannot mark its sentinel. That is done here,
+    /// once there is no thread of that id any more. (A program whose first thread has ended for good is looked at for ever.)
+    fn mark_the_replaced(&self) -> bool {
+        let mut look_again = false;
         for id in 1..self.header.process_high.load(Ordering::Relaxed).min(PROCESS_MAX) {
             let Some(entry) = self.session.process(id) else { break };
-            let is_ours = |one: &RobustWord| one.tag.load(Ordering::Relaxed) == id;
-            let lead = self.session.sentinel(entry.lead.load(Ordering::Relaxed)).filter(|lead| is_ours(lead));
-            let lead_lives = lead.is_some_and(|lead| is_alive(lead.word.load(Ordering::Acquire)));
+            let lead = self.session.sentinel(entry.lead.load(Ordering::Relaxed));
+            let lead_lives = lead.is_some_and(|lead| {
+                lead.tag.load(Ordering::Relaxed) == id && is_alive(lead.word.load(Ordering::Acquire))
+            });
             if entry.state.load(Ordering::Acquire) != PROCESS_LIVE || lead_lives {
                 continue;
             }
             let pid = entry.pid.load(Ordering::Relaxed);
             let start_time = entry.start_time.load(Ordering::Relaxed);
-            for thread in 1..self.header.thread_high.load(Ordering::Relaxed).min(THREAD_MAX) {
-                let Some(sentinel) = self.session.sentinel(thread).filter(|one| is_ours(one)) else {
-                    continue;
-                };
+            for sentinel in self.session.sentinels_of(id) {
                 let word = sentinel.word.load(Ordering::Acquire);
-                if !is_alive(word) {
-                    continue;
-                }
-                if mp_sys::process::has_thread(pid, start_time, word & TID_MASK) {
-                    entry.lead.store(thread, Ordering::Release);
-                } else {
-                    // The thread is gone: nobody but us changes the word, and we hold the lock.
-                    sentinel.word.store(OWNER_DIED | WAITERS, Ordering::Release);
+                if is_alive(word) {
+                    if mp_sys::process::has_thread(pid, start_time, word & TID_MASK) {
+                        look_again = true;
+                    } else {
+                        // The thread is gone: nobody but us changes the word, and we hold the lock.
+                        sentinel.word.store(OWNER_DIED | WAITERS, Ordering::Release);
+                    }
                 }
             }
         }
+        look_again
     }
 
     fn objects(&self) -> Vec<(u64, Kind)> {
