@@ -1,5 +1,4 @@
 //! What a started process gives back, and how it ends.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_spawn::{JoinError, Process, spawn};
 
