@@ -9,7 +9,8 @@ use mp_testkit::proc::{Task, Usage};
 use mp_testkit::watchdog;
 use std::time::Duration;
 
-fn waiter(receiver: Receiver<u32>) -> u32 {
+fn waiter((ready, receiver): (Sender<()>, Receiver<u32>)) -> u32 {
+    ready.send(()).unwrap();
     receiver.recv().unwrap()
 }
 
@@ -25,7 +26,7 @@ fn tasks_of_threads(bodies: Vec<Box<dyn FnOnce() + Send>>) -> Vec<(Task, std::th
     bodies.into_iter().map(start).collect()
 }
 
-/// A stream of work through other channels of the same session, a start and an end of a process among it.
+/// A stream of work through another channel of the same session.
 fn work(sender: &Sender<u64>, receiver: &Receiver<u64>) {
     for n in 0..50_000 {
         sender.send(n).unwrap();
@@ -45,7 +46,9 @@ fn b14_who_waits_neither_wakes_nor_computes() {
     let (sender, full) = channel::<u32>(1).unwrap();
     sender.send(1).unwrap();
     let (to_child, gate) = channel::<u32>(1).unwrap();
-    let child = Process::spawn(waiter, gate).unwrap();
+    let (ready, is_ready) = channel(1).unwrap();
+    let child = Process::spawn(waiter, (ready, gate)).unwrap();
+    is_ready.recv().unwrap();
     let threads = tasks_of_threads(vec![
         Box::new(move || assert_eq!(receiver.recv().unwrap(), 5)),
         Box::new(move || assert_eq!(timed.recv_timeout(Duration::from_secs(3600)).unwrap(), 6)),

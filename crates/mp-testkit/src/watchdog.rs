@@ -4,6 +4,8 @@
 //! the children, and aborts: a test that hangs leaves nothing behind.
 
 use crate::proc::{self, Task};
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,12 +44,14 @@ impl Drop for Watchdog {
 }
 
 fn bark(name: &str, limit: Duration) {
-    eprintln!("watchdog: {name} is not done after {limit:?}");
     let children = proc::children();
+    let mut text = format!("watchdog: {name} is not done after {limit:?}\n");
     for &pid in [std::process::id()].iter().chain(&children) {
-        eprintln!("process {pid}:");
-        proc::tasks(pid).into_iter().for_each(describe);
+        let _ = writeln!(text, "process {pid}:");
+        proc::tasks(pid).into_iter().for_each(|task| describe(task, &mut text));
     }
+    // Not by a macro: the test harness would keep that, and it is lost with the abort.
+    let _ = std::io::stderr().write_all(text.as_bytes());
     for pid in children {
         let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
         // A child that nobody has reaped keeps its pid, so this reaches no other process.
@@ -56,11 +60,11 @@ fn bark(name: &str, limit: Duration) {
     std::process::abort();
 }
 
-fn describe(task: Task) {
+fn describe(task: Task, text: &mut String) {
     let read = |name| task.read(name).unwrap_or_default().trim().to_owned();
-    eprintln!("  {:?} {} state {:?} in {}", task, read("comm"), task.state(), read("wchan"));
-    eprintln!("    syscall {}", read("syscall"));
+    let _ = writeln!(text, "  {task:?} {} state {:?} in {}", read("comm"), task.state(), read("wchan"));
+    let _ = writeln!(text, "    syscall {}", read("syscall"));
     for line in read("stack").lines() {
-        eprintln!("    {line}");
+        let _ = writeln!(text, "    {line}");
     }
 }
