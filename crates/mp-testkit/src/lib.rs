@@ -1,1 +1,20 @@
-//! Test tools of multiproc: watchdog, killer, leak check, child processes.
+//! Test tools of multiproc: watchdog, leak check, states of processes and threads.
+//!
+//! A test that may block arms a [`watchdog()`] first. A test never sleeps to let the other side run: it waits for a [state](proc).
+//! A test that checks leaks is alone in its file, since [`LeakCheck`] looks at the whole process.
+
+mod leak;
+pub mod proc;
+mod watchdog;
+
+pub use leak::LeakCheck;
+pub use watchdog::{Watchdog, watchdog};
+
+/// Panics if a wait of this process had to be ended by a backstop although there was work: a lost wake-up.
+///
+/// # Panics
+/// If there was one.
+pub fn assert_no_backstop() {
+    let found = mp_sys::backstop::found();
+    assert_eq!(found, 0, "{found} waits were ended by a backstop: wake-ups were lost");
+}

@@ -1,0 +1,173 @@
+//! Signals that are handled do not show in any blocking call.
+#![cfg(not(loom))]
+#![expect(unsafe_code, reason = "installing a signal handler")]
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use mp_channel::{Receiver, RecvError, Sender, channel};
+use mp_spawn::Process;
+use mp_testkit::proc::{self, Task};
+use mp_testkit::{assert_no_backstop, watchdog};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use rustix::process::{Pid, kill_process};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(120);
+const STORM: u32 = 500;
+
+static HANDLED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn handle(_: i32) {
+    HANDLED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Without SA_RESTART, so that every system call that a signal meets says `EINTR`.
+fn install() {
+    let action = SigAction::new(SigHandler::Handler(handle), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing but add to an atomic.
+    unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+}
+
+/// Sends one signal after the other to a process, each when the one before was taken, so that none is merged with it.
+fn storm(pid: u32, mut goes_on: impl FnMut(u32) -> bool) {
+    let target = Pid::from_raw(pid.cast_signed()).unwrap();
+    let mut sent = 0;
+    while goes_on(sent) && !proc::has_ended(pid) {
+        kill_process(target, rustix::process::Signal::USR1).unwrap();
+        proc::until(|| !Task::leader(pid).has_pending_signal() || proc::has_ended(pid));
+        sent += 1;
+    }
+}
+
+/// Has `child` blocked, storms it, and looks whether it still is.
+fn storm_while_blocked(pid: u32, ready: &Receiver<()>) {
+    ready.recv().unwrap();
+    Task::leader(pid).wait_until_blocked();
+    storm(pid, |sent| sent < STORM);
+    Task::leader(pid).wait_until_blocked();
+}
+
+fn begin(ready: &Sender<()>) {
+    install();
+    ready.send(()).unwrap();
+}
+
+fn end() -> u32 {
+    assert_no_backstop();
+    HANDLED.load(Ordering::Relaxed)
+}
+
+#[test]
+fn b5_a_blocked_receive_does_not_show_signals() {
+    let _watchdog = watchdog(LONG);
+    type Way = fn((Sender<()>, Receiver<u64>)) -> (u64, u32);
+    let ways: [Way; 2] = [
+        |(ready, receiver)| {
+            begin(&ready);
+            (receiver.recv().unwrap(), end())
+        },
+        |(ready, receiver)| {
+            begin(&ready);
+            (receiver.recv_timeout(LONG).unwrap(), end())
+        },
+    ];
+    for way in ways {
+        let (ready, is_ready) = channel(1).unwrap();
+        let (sender, receiver) = channel(1).unwrap();
+        let child = Process::spawn(way, (ready, receiver)).unwrap();
+        storm_while_blocked(child.pid(), &is_ready);
+        sender.send(5).unwrap();
+        assert_eq!(child.join().unwrap(), (5, STORM), "the value and each signal arrived");
+    }
+}
+
+#[test]
+fn b5_a_blocked_send_does_not_show_signals() {
+    let _watchdog = watchdog(LONG);
+    type Way = fn((Sender<()>, Sender<u64>)) -> u32;
+    let ways: [Way; 2] = [
+        |(ready, sender)| {
+            begin(&ready);
+            sender.send(2).unwrap();
+            end()
+        },
+        |(ready, sender)| {
+            begin(&ready);
+            sender.send_timeout(2, LONG).unwrap();
+            end()
+        },
+    ];
+    for way in ways {
+        let (ready, is_ready) = channel(1).unwrap();
+        let (sender, receiver) = channel(1).unwrap();
+        sender.send(1).unwrap();
+        let child = Process::spawn(way, (ready, sender)).unwrap();
+        storm_while_blocked(child.pid(), &is_ready);
+        assert_eq!(receiver.recv().unwrap(), 1);
+        assert_eq!(receiver.recv().unwrap(), 2);
+        assert_eq!(child.join().unwrap(), STORM);
+        assert!(receiver.recv().unwrap_err().is_disconnected());
+    }
+}
+
+#[test]
+fn b5_a_timeout_among_signals_is_not_early() {
+    let _watchdog = watchdog(LONG);
+    let wait = |(ready, receiver): (Sender<()>, Receiver<u64>)| {
+        begin(&ready);
+        let timeout = Duration::from_millis(100);
+        let start = Instant::now();
+        let result = receiver.recv_timeout(timeout);
+        (matches!(result, Err(RecvError::Empty)), start.elapsed() >= timeout)
+    };
+    let (ready, is_ready) = channel(1).unwrap();
+    let (_sender, receiver) = channel(1).unwrap();
+    let child = Process::spawn(wait, (ready, receiver)).unwrap();
+    is_ready.recv().unwrap();
+    storm(child.pid(), |_| true);
+    assert_eq!(child.join().unwrap(), (true, true));
+}
+
+#[test]
+fn b5_waiting_for_a_process_does_not_show_signals() {
+    let _watchdog = watchdog(LONG);
+    let middle = |(ready, gate): (Sender<()>, Receiver<u64>)| {
+        let grandchild = Process::spawn(|gate: Receiver<u64>| gate.recv().unwrap(), gate).unwrap();
+        begin(&ready);
+        while !grandchild.wait_timeout(LONG).unwrap() {}
+        (grandchild.join().unwrap(), end())
+    };
+    let (ready, is_ready) = channel(1).unwrap();
+    let (sender, gate) = channel(1).unwrap();
+    let child = Process::spawn(middle, (ready, gate)).unwrap();
+    storm_while_blocked(child.pid(), &is_ready);
+    sender.send(5).unwrap();
+    assert_eq!(child.join().unwrap(), (5, STORM));
+}
+
+#[test]
+fn b5_signals_at_any_instruction_lose_no_message() {
+    let _watchdog = watchdog(LONG);
+    const COUNT: u64 = 20_000;
+    let echo = |(ready, receiver, sender): (Sender<()>, Receiver<u64>, Sender<u64>)| {
+        begin(&ready);
+        receiver.iter().for_each(|n| sender.send(n + 1).unwrap());
+        end()
+    };
+    let (ready, is_ready) = channel(1).unwrap();
+    let (sender, from_us) = channel(2).unwrap();
+    let (to_us, receiver) = channel(2).unwrap();
+    let child = Process::spawn(echo, (ready, from_us, to_us)).unwrap();
+    is_ready.recv().unwrap();
+    let exchange = std::thread::spawn(move || {
+        for n in 0..COUNT {
+            sender.send(n).unwrap();
+            assert_eq!(receiver.recv().unwrap(), n + 1);
+        }
+        drop(sender);
+        assert!(receiver.recv().unwrap_err().is_disconnected());
+    });
+    storm(child.pid(), |_| !exchange.is_finished());
+    exchange.join().unwrap();
+    assert!(child.join().unwrap() > 0, "there were signals");
+}
