@@ -85,7 +85,7 @@ impl End {
     #[inline]
     fn me(&self) -> Result<Me, SessionError> {
         let me = self.view.session.me()?;
-        if me.process == self.reference.process() { Ok(me) } else { Err(SessionError::Forked) }
+        if self.reference.is_held_by(me.process) { Ok(me) } else { Err(SessionError::Forked) }
     }
 
     #[inline]

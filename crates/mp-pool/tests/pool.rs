@@ -1,5 +1,7 @@
 //! What a pool promises: values in order, failures that are data, workers that are replaced.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use mp_pool::{Pool, TaskError};
 use std::collections::HashSet;
 

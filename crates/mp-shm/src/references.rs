@@ -20,8 +20,8 @@ use crate::handle::{Handle, Kind};
 use crate::kinds;
 use crate::layout::{BLOCK_HEADER_BYTES, BlockHeader};
 use crate::session::Session;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const IN_USE: u64 = 0b10;
 const ROLE: u64 = 0b01;
@@ -34,11 +34,16 @@ pub(crate) struct FreeEntries(Mutex<Vec<u64>>);
 
 /// One endpoint that this process holds. Dropping it gives the reference back.
 #[derive(Debug)]
-pub struct Reference {
+pub struct Reference(Arc<Held>);
+
+/// What a reference holds: an entry of the ledger, until it is released.
+#[derive(Debug)]
+pub(crate) struct Held {
     session: Session,
     handle: Handle,
     entry: u64,
     process: u16,
+    released: AtomicBool,
 }
 
 /// A handle could not be taken or passed on.
@@ -77,29 +82,46 @@ impl std::fmt::Display for HandleError {
 impl std::error::Error for HandleError {}
 
 impl Reference {
+    fn new(session: Session, handle: Handle, entry: u64, process: u16) -> Self {
+        Self(Arc::new(Held { session, handle, entry, process, released: AtomicBool::new(false) }))
+    }
+
     /// The handle this is a reference to.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.handle
+        self.0.handle
     }
 
     /// The session of the object.
     #[must_use]
     pub fn session(&self) -> Session {
-        self.session
+        self.0.session
     }
 
-    /// The id of the process that holds it; another one has no part in it.
+    /// Whether the process of this id holds it. Another one has no part in it, and after its release nobody has.
     #[must_use]
-    pub fn process(&self) -> u16 {
-        self.process
+    pub fn is_held_by(&self, process: u16) -> bool {
+        self.0.process == process && !self.0.released.load(Ordering::Relaxed)
+    }
+
+    /// For whoever must be able to release it although the value that holds it may be lost.
+    pub(crate) fn held(&self) -> Arc<Held> {
+        self.0.clone()
     }
 }
 
 impl Drop for Reference {
     fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl Held {
+    /// Gives the reference back; again does nothing.
+    pub(crate) fn release(&self) {
         // In a process forked behind our back the entry is the parent's.
-        if self.session.me().is_ok_and(|me| me.process == self.process) {
+        let is_ours = self.session.me().is_ok_and(|me| me.process == self.process);
+        if is_ours && !self.released.swap(true, Ordering::Relaxed) {
             let mut locked = self.session.lock();
             locked.release_entry(self.entry);
             drop(locked);
@@ -136,12 +158,7 @@ impl Session {
         for (role, entry) in entries.iter().enumerate() {
             self.entry(*entry).store(offset | IN_USE | role as u64, Ordering::Relaxed);
         }
-        let reference = |role: usize| Reference {
-            session: self,
-            handle: handle(ends[role]),
-            entry: entries[role],
-            process: me.process,
-        };
+        let reference = |role: usize| Reference::new(self, handle(ends[role]), entries[role], me.process);
         Ok([reference(0), reference(1)])
     }
 
@@ -258,7 +275,7 @@ impl Session {
             for word in words {
                 word.store(0, Ordering::Relaxed);
             }
-            Ok(Reference { session: self, handle, entry, process: me.process })
+            Ok(Reference::new(self, handle, entry, me.process))
         })();
         if taken.is_err() {
             self.give_entry(entry);

@@ -5,13 +5,14 @@
 use super::{DecodeError, Message};
 use crate::block::Block;
 use crate::handle::Kind;
-use crate::references::{HandleError, Reference};
+use crate::references::{HandleError, Held, Reference};
 use crate::session::Session;
 use rkyv::Deserialize;
 use rkyv::de::pooling::{ErasedPtr, Pool, Pooling, PoolingState};
 use rkyv::rancor::{self, Fallible, Source};
 use std::fmt;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Most bytes of a message that travels in its slot.
@@ -94,8 +95,12 @@ impl Payload {
             Place::Inline { session, .. } => (*session, None),
             Place::Block(block) => (block.session(), Some(block.offset())),
         };
-        let mut decoder = Decoder { session, block, pool: None, failure: None };
+        let mut decoder = Decoder { session, block, pool: None, failure: None, handed_out: Vec::new() };
         archived.deserialize(&mut decoder).map_err(|error: rancor::Error| {
+            // Deserialisation may have lost what it had made so far (rkyv's does for the elements of slices).
+            for held in &decoder.handed_out {
+                held.release();
+            }
             decoder.failure.take().map_or_else(|| DecodeError::Value(error.to_string()), DecodeError::Handle)
         })
     }
@@ -130,6 +135,7 @@ pub struct Decoder {
     /// Where the block of the message is, which the payload holds while it is decoded.
     block: Option<u64>,
     pool: Option<Box<Pool>>,
+    handed_out: Vec<Arc<Held>>,
     failure: Option<HandleError>,
 }
 
@@ -178,7 +184,9 @@ impl Detach for Decoder {
             Some(offset) => self.session.take_attachment(offset, index, kind),
             None => Err(HandleError::Stale),
         };
-        taken.map_err(|error| self.refuse(error))
+        let reference = taken.map_err(|error| self.refuse(error))?;
+        self.handed_out.push(reference.held());
+        Ok(reference)
     }
 
     fn session(&self) -> Session {
