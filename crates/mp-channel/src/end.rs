@@ -36,9 +36,9 @@ impl End {
         let start = if laps == 0 { 0 } else { cut.shape.start_before_wrap(laps) };
         let view =
             View::lay_out(&block, cut, start).ok_or(ChannelError::Session(SessionError::NotASession))?;
-        block.header().type_hash.store(type_hash, Ordering::Relaxed);
-        let references =
-            session.publish_object(block, [Kind::SENDER, Kind::RECEIVER]).map_err(ChannelError::Session)?;
+        let references = session
+            .publish_object(block, [Kind::SENDER, Kind::RECEIVER], type_hash)
+            .map_err(ChannelError::Session)?;
         Ok(references.map(|reference| Self::new(view, reference)))
     }
 
@@ -46,7 +46,7 @@ impl End {
     pub(crate) fn open(reference: Reference, type_hash: u32) -> Result<Self, HandleError> {
         kinds::register(Kind::CHANNEL, &ChannelKind);
         let view = View::open(reference.session(), reference.handle().offset).ok_or(HandleError::Stale)?;
-        if view.header().type_hash.load(Ordering::Relaxed) != type_hash {
+        if reference.type_hash() != type_hash {
             return Err(HandleError::OtherType);
         }
         Ok(Self::new(view, reference))
@@ -73,7 +73,7 @@ impl End {
     }
 
     pub(crate) fn receivers(&self) -> u32 {
-        self.view.header().counts[1].load(Ordering::Acquire)
+        self.view.holders().of(1)
     }
 
     pub(crate) fn len(&self) -> usize {

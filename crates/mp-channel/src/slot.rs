@@ -20,7 +20,8 @@ use mp_shm::block::Block;
 use mp_shm::codec::{INLINE_MAX, Payload};
 use mp_shm::death::Domain;
 use mp_shm::kinds::ObjectKind;
-use mp_shm::layout::{BLOCK_HEADER_BYTES, BlockHeader, ShmSafe};
+use mp_shm::layout::{BLOCK_HEADER_BYTES, ShmSafe};
+use mp_shm::session::Holders;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
 use std::ptr::NonNull;
@@ -76,7 +77,7 @@ impl Cut {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View {
     pub(crate) session: Session,
-    header: &'static BlockHeader,
+    holders: Holders,
     descriptor: &'static Descriptor,
     slots: NonNull<u8>,
     cut: Cut,
@@ -112,8 +113,9 @@ impl View {
 
     /// The channel whose block is at `offset`, or `None` if what is there does not fit together.
     pub(crate) fn open(session: Session, offset: u64) -> Option<Self> {
-        let header = session.block_header(offset)?;
-        let descriptor: &'static Descriptor = session.at(offset + BLOCK_HEADER_BYTES)?;
+        // SAFETY: the callers name blocks of channels, which begin with a descriptor; all of it is atomics.
+        let descriptor: &'static Descriptor =
+            unsafe { session.shared(offset.checked_add(BLOCK_HEADER_BYTES)?) }?;
         let shape = Shape::new(descriptor.capacity.load(Ordering::Relaxed))?;
         let stride = usize::try_from(descriptor.stride.load(Ordering::Relaxed)).ok()?;
         let tag_bytes = usize::try_from(descriptor.tag_bytes.load(Ordering::Relaxed)).ok()?;
@@ -125,21 +127,22 @@ impl View {
             return None;
         }
         let cut = Cut { shape, stride, tag_bytes };
-        if header.capacity.load(Ordering::Relaxed) < cut.block_bytes() as u64 {
+        if session.payload_bytes(offset)? < cut.block_bytes() as u64 {
             return None;
         }
         let place = session.bytes(offset + BLOCK_HEADER_BYTES, cut.block_bytes())?;
         // SAFETY: DESCRIPTOR_BYTES <= block_bytes, which were checked to be inside of the session.
         let slots = unsafe { place.add(DESCRIPTOR_BYTES) };
-        Some(Self { session, header, descriptor, slots, cut })
+        let holders = session.holders(offset)?;
+        Some(Self { session, holders, descriptor, slots, cut })
     }
 
     pub(crate) fn control(&self) -> &'static Control {
         &self.descriptor.control
     }
 
-    pub(crate) fn header(&self) -> &'static BlockHeader {
-        self.header
+    pub(crate) fn holders(&self) -> Holders {
+        self.holders
     }
 
     pub(crate) fn shape(&self) -> Shape {
@@ -193,7 +196,8 @@ impl View {
     /// Writes tag and message block into a slot that this thread has claimed for writing; returns the spare block that was there.
     pub(crate) fn write_block(&self, index: u32, tag: &[u64; 4], me: u16, block: Block) -> Option<Block> {
         self.write_tag(index, tag);
-        let spare = self.named(index).and_then(|spare| Block::take(self.session, me, spare));
+        // SAFETY: the slot is claimed by this thread, and its spare belongs to it; another name is written below.
+        let spare = self.named(index).and_then(|spare| unsafe { Block::take(self.session, me, spare) });
         mp_sys::crash::point("slot.spare_taken");
         self.info(index).store(IN_BLOCK, Ordering::Relaxed);
         self.name(index, Some(block));
@@ -220,7 +224,8 @@ impl View {
         };
         let info = self.info(index).load(Ordering::Relaxed);
         if info == IN_BLOCK {
-            let block = Block::take(self.session, me, self.named(index)?)?;
+            // SAFETY: the slot is claimed by this thread, and its message belongs to it; another name is written below.
+            let block = unsafe { Block::take(self.session, me, self.named(index)?) }?;
             mp_sys::crash::point("slot.block_taken");
             self.name(index, self.session.spare(me, block.capacity()));
             return Some((tag, Payload::in_block(block)));
@@ -296,11 +301,11 @@ impl World for Here<'_> {
     }
 
     fn senders(&self) -> u32 {
-        self.view.header.counts[0].load(Ordering::Acquire)
+        self.view.holders.of(0)
     }
 
     fn receivers(&self) -> u32 {
-        self.view.header.counts[1].load(Ordering::Acquire)
+        self.view.holders.of(1)
     }
 }
 

@@ -23,6 +23,8 @@
 //!    entries, whose order of writing makes every half-done change readable.
 //! 3. Memory of a span is committed before its first block is handed out: no SIGBUS later.
 
+#![expect(unsafe_code, reason = "taking blocks out of slots is a promise of the caller's")]
+
 use crate::domain::Locked;
 use crate::error::SessionError;
 use crate::handle::Kind;
@@ -118,8 +120,7 @@ impl Block {
     }
 
     /// Its header.
-    #[must_use]
-    pub fn header(&self) -> &'static BlockHeader {
+    pub(crate) fn header(&self) -> &'static BlockHeader {
         self.header
     }
 
@@ -155,8 +156,16 @@ impl Block {
     /// Takes the block at `offset` out of a slot that this thread has claimed: stamps it with this process.
     ///
     /// Call this before the slot stops referring to the block. `None` if no block can be there.
+    ///
+    /// # Safety
+    /// The block belongs to the slot, and the slot to this thread; `me` is this process. From the return on the slot no longer owns it.
     #[must_use]
-    pub fn take(session: Session, me: u16, offset: u64) -> Option<Self> {
+    pub unsafe fn take(session: Session, me: u16, offset: u64) -> Option<Self> {
+        Self::take_over(session, me, offset)
+    }
+
+    /// [`take`](Self::take) for this crate: of a block that nobody else takes at the same time.
+    pub(crate) fn take_over(session: Session, me: u16, offset: u64) -> Option<Self> {
         let header = session.block_header(offset)?;
         let capacity = usize::try_from(header.capacity.load(Ordering::Relaxed)).ok()?;
         session.bytes(offset + BLOCK_HEADER_BYTES, capacity)?;
@@ -198,7 +207,7 @@ impl Session {
     /// message was taken out of.
     #[must_use]
     pub fn spare(self, me: u16, size: usize) -> Option<Block> {
-        self.cached(size as u64).and_then(|offset| Block::take(self, me, offset))
+        self.cached(size as u64).and_then(|offset| Block::take_over(self, me, offset))
     }
 
     fn cached(self, size: u64) -> Option<u64> {

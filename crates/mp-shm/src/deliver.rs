@@ -122,7 +122,7 @@ impl Session {
         let stamp = Stamp::read(self.block_header(offset)?);
         let is_meant =
             stamp.owner == owner && u64::from(stamp.generation) == place.generation.load(Ordering::Relaxed);
-        if is_meant { Block::take(self, me, offset) } else { None }
+        if is_meant { Block::take_over(self, me, offset) } else { None }
     }
 
     /// Gives `block` to the record's owner and sets the word `state.0` to `state.1`, unless the word `unwanted` is set.

@@ -98,6 +98,15 @@ impl Reference {
         self.0.session
     }
 
+    /// What the object was published with, 0 if it is gone.
+    #[must_use]
+    pub fn type_hash(&self) -> u32 {
+        self.0
+            .session
+            .object_of(self.0.handle)
+            .map_or(0, |(header, _)| header.type_hash.load(Ordering::Relaxed))
+    }
+
     /// Whether the process of this id holds it. Another one has no part in it, and after its release nobody has.
     #[must_use]
     pub fn is_held_by(&self, process: u16) -> bool {
@@ -131,7 +140,8 @@ impl Held {
 }
 
 impl Session {
-    /// Makes an object of a block this process holds, and takes the first reference to each of its two endpoints.
+    /// Makes an object of a block this process holds, and takes the first reference to each of its two endpoints. `type_hash` stands
+    /// for what the object carries; [`Reference::type_hash`] gives it in other processes.
     ///
     /// # Errors
     /// No memory for the ledger.
@@ -139,6 +149,7 @@ impl Session {
         self,
         block: crate::block::Block,
         ends: [Kind; 2],
+        type_hash: u32,
     ) -> Result<[Reference; 2], SessionError> {
         let me = self.me()?;
         let entries = [self.take_entry()?, self.take_entry()?];
@@ -149,6 +160,7 @@ impl Session {
         let _locked = self.lock();
         let header = block.header();
         let offset = block.into_offset();
+        header.type_hash.store(type_hash, Ordering::Relaxed);
         header.counts[0].store(1, Ordering::Relaxed);
         header.counts[1].store(1, Ordering::Relaxed);
         mp_sys::crash::point("references.before_object");

@@ -23,7 +23,7 @@ use mp_sys::futex::Watch;
 use mp_sys::memory::{Mapping, SharedFile};
 use mp_sys::robust::RobustWord;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A session this process is attached to. A small copyable reference; the mapping stays until the process ends.
@@ -41,6 +41,19 @@ pub(crate) struct Inner {
     pub(crate) registering: Mutex<()>,
     pub(crate) caches: Caches,
     pub(crate) free_entries: FreeEntries,
+}
+
+/// How many hold the ends of an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Holders(&'static [AtomicU32; 2]);
+
+impl Holders {
+    /// The count of one role, 0 or 1.
+    #[inline]
+    #[must_use]
+    pub fn of(self, role: usize) -> u32 {
+        self.0[role].load(Ordering::Acquire)
+    }
 }
 
 /// Most sessions one process can be attached to.
@@ -224,9 +237,19 @@ impl Session {
     }
 
     /// The value of type `T` at `offset`, or `None` if that is outside of the session or misaligned.
+    ///
+    /// # Safety
+    /// By the protocol of the block that it lies in, there is a `T` at this place, or the result is not written to; and nobody holds a
+    /// reference to these bytes as something that does not change.
     #[inline]
     #[must_use]
-    pub fn at<T: ShmSafe>(self, offset: u64) -> Option<&'static T> {
+    pub unsafe fn shared<T: ShmSafe>(self, offset: u64) -> Option<&'static T> {
+        self.at(offset)
+    }
+
+    /// [`shared`](Self::shared) for this crate, which knows its own layout.
+    #[inline]
+    pub(crate) fn at<T: ShmSafe>(self, offset: u64) -> Option<&'static T> {
         let address = self.0.mapping.at(offset, size_of::<T>(), align_of::<T>())?;
         // SAFETY: `at` checked range and alignment, the mapping stays until the process ends, and `T: ShmSafe` is valid for
         // every bit pattern and changed through atomics only.
@@ -259,12 +282,23 @@ impl Session {
 
     /// The header of the block at `offset`, or `None` if no block can be there.
     #[inline]
-    #[must_use]
-    pub fn block_header(self, offset: u64) -> Option<&'static BlockHeader> {
+    pub(crate) fn block_header(self, offset: u64) -> Option<&'static BlockHeader> {
         if offset < ARENA || !offset.is_multiple_of(BLOCK_HEADER_BYTES) {
             return None;
         }
         self.at(offset)
+    }
+
+    /// Bytes of the payload of the block at `offset`, or `None` if no block can be there.
+    #[must_use]
+    pub fn payload_bytes(self, offset: u64) -> Option<u64> {
+        Some(self.block_header(offset)?.capacity.load(Ordering::Relaxed))
+    }
+
+    /// How many hold the ends of the object at `offset`, or `None` if no block can be there.
+    #[must_use]
+    pub fn holders(self, offset: u64) -> Option<Holders> {
+        self.block_header(offset).map(|header| Holders(&header.counts))
     }
 
     /// The sentinel of the thread of this session id and its present value; `None` if the thread is dead, or was never there.
@@ -302,7 +336,7 @@ impl Session {
 
     /// The number of recoveries so far; a sleeper that watches it is woken by the next.
     #[must_use]
-    pub fn death_epoch(self) -> &'static std::sync::atomic::AtomicU32 {
+    pub fn death_epoch(self) -> &'static AtomicU32 {
         &self.header().death_epoch.0
     }
 }

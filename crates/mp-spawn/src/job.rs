@@ -49,7 +49,9 @@ unsafe impl ShmSafe for Job {}
 
 /// The job in the record at `offset`.
 pub(crate) fn at(session: Session, offset: u64) -> Option<&'static Job> {
-    session.at(offset.checked_add(BLOCK_HEADER_BYTES)?)
+    // SAFETY: the parent made the block a job before it passed the offset on; while the record is checked to be there it is one, and all
+    // of it is atomics.
+    unsafe { session.shared(offset.checked_add(BLOCK_HEADER_BYTES)?) }
 }
 
 /// Why a function has no value.
