@@ -1,6 +1,6 @@
 //! The ring of stamped slots: a bounded queue of many senders and receivers that survives a kill at any instruction.
 //!
-//! Owns: the slot words and the two hints. What is in a slot besides its word is the business of [`crate::slot`].
+//! Owns: the slot words and the two hints. What is in a slot besides its word is the business of `slot`.
 //!
 //! ```text
 //! slot word:  63..48 owner (thread id in the session) | 47..4 sequence | 3..0 state

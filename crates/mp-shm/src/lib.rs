@@ -1,6 +1,6 @@
 //! Shared memory for multiproc: sessions, participants, handles, blocks and the message codec.
 //!
-//! One sealed, sparse memory file per program tree, the [`Session`](session::Session), holds all that its processes share. What
+//! One sealed, sparse memory file per program tree, the [`Session`], holds all that its processes share. What
 //! a process holds in it is recorded so that its death, at any instruction, leaves nothing behind: see the heads of
 //! `recover`, [`references`], [`block`] and [`participants`].
 //!

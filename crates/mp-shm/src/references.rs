@@ -7,7 +7,7 @@
 //! counts[role] of an object == entries for it in all ledgers + attachments for it in all live messages
 //! ```
 //!
-//! Every change is made under the lock, so a death in the middle is followed by [`recover`](crate::recover), which counts again
+//! Every change is made under the lock, so a death in the middle is followed by `recover`, which counts again
 //! instead of undoing. A message is live while its block is: see the invariants of [`crate::block`].
 //!
 //! A ledger entry and an attachment are one word each at rest: an entry is `offset | role | IN_USE` (offsets are multiples of

@@ -1,11 +1,11 @@
 //! A session: the shared memory of one program tree, and this process's place in it.
 //!
 //! Owns: the mapping (kept until the process ends), the identity of this process and its threads in the domain, and the
-//! private caches in front of the shared tables. The tables themselves are worked on under [`Session::lock`], in
+//! private caches in front of the shared tables. The tables themselves are worked on under `Session::lock`, in
 //! `participants`, `block`, `references` and `recover`.
 //!
 //! Death: the file has no name; the kernel frees it when the last process that maps it is gone. What one process held is taken
-//! back by [`recover`](crate::recover).
+//! back by `recover`.
 
 #![expect(unsafe_code, reason = "typed access to the mapping")]
 

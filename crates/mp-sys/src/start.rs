@@ -4,7 +4,7 @@
 //! Why not `std::process::Command`: its pidfd is not stable, and every hook that would pass a file descriptor turns it into
 //! a fork that copies the parent's page tables. Here the cost does not depend on the parent's memory.
 //!
-//! The child runs [`in_child`] on a stack of its own inside our memory until it execs: no allocation, no locks, only system
+//! The child runs `in_child` on a stack of its own inside our memory until it execs: no allocation, no locks, only system
 //! calls. The parent's thread is suspended meanwhile. All signals are blocked around it, handlers are reset in the child
 //! before they are unblocked, so no handler of ours ever runs in the child.
 //!

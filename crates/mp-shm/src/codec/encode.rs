@@ -287,7 +287,7 @@ impl Encoded {
     }
 
     /// The message in a block, which takes its place in the scratch if it was there. The caller publishes it, or drops it
-    /// with [`Payload`].
+    /// with [`Payload`](super::Payload).
     ///
     /// # Errors
     /// No memory; the message is dropped.
