@@ -19,3 +19,11 @@ fn main() -> multiproc::Result<()> {
     println!("{} / {} / {}", rx.recv()?, child.join()?, squares.len());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a20_the_first_program_runs_in_a_test() {
+        super::main().unwrap();
+    }
+}
