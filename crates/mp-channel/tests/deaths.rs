@@ -4,6 +4,7 @@
 
 use mp_channel::{Receiver, Sender, channel};
 use mp_spawn::Process;
+use mp_testkit::proc::Task;
 use std::time::Duration;
 
 fn no_backstop_was_needed() {
@@ -18,32 +19,31 @@ fn hold((_end, ready): (Sender<u32>, Sender<()>)) {
     }
 }
 
-fn sleeping_receiver(end: Receiver<u32>) -> std::thread::JoinHandle<bool> {
-    let (tell, told) = std::sync::mpsc::channel();
-    let thread = std::thread::spawn(move || {
-        tell.send(mp_sys::robust::tid()).unwrap();
-        end.recv().is_err_and(|error| error.is_disconnected())
-    });
-    let tid = told.recv().unwrap();
-    let state = format!("/proc/self/task/{tid}/stat");
-    // Asleep, or already back: a thread that has ended has no state.
-    while std::fs::read_to_string(&state).is_ok_and(|line| !line.contains(") S ")) {
-        std::thread::yield_now();
-    }
-    thread
+/// Waits to be told that nobody sends any more; says how many wake-ups were lost on the way.
+fn wait_for_the_end((end, ready): (Receiver<u32>, Sender<()>)) -> u64 {
+    ready.send(()).unwrap();
+    assert!(end.recv().unwrap_err().is_disconnected());
+    mp_sys::backstop::found()
 }
 
 #[test]
 fn b9_a_process_that_joined_while_the_receiver_slept_is_missed() {
     let (tx, rx) = channel::<u32>(4).unwrap();
     let (ready, is_ready) = channel::<()>(1).unwrap();
-    let receiver = sleeping_receiver(rx);
-    let child = Process::spawn(hold, (tx, ready)).unwrap();
+    // In a process of its own: the one that starts the other looks after that one anyway.
+    let receiver = Process::spawn(wait_for_the_end, (rx, ready.clone())).unwrap();
     is_ready.recv().unwrap();
-    child.kill().unwrap();
-    assert!(receiver.join().unwrap(), "the receiver is told that the last sender died");
-    assert_eq!(child.join().unwrap_err().signal(), Some(9));
-    no_backstop_was_needed();
+    Task::leader(receiver.pid()).wait_until_blocked();
+    let holder = Process::spawn(hold, (tx, ready)).unwrap();
+    is_ready.recv().unwrap();
+    holder.kill().unwrap();
+    // Not `holder.join()` yet: that would recover in the receiver's place.
+    assert!(
+        receiver.wait_timeout(Duration::from_secs(60)).unwrap(),
+        "the receiver is told that the last sender died"
+    );
+    assert_eq!(receiver.join().unwrap(), 0, "a wake-up was lost");
+    assert_eq!(holder.join().unwrap_err().signal(), Some(9));
 }
 
 #[test]
