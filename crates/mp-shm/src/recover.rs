@@ -92,8 +92,9 @@ impl Locked {
                     half_dead |= runs_on;
                     !runs_on
                 }
-                // It has no sentinel yet; it is gone if no process of that pid and start time exists.
-                PROCESS_STARTING if !alive.contains(&id) => mp_sys::process::status(pid)
+                // It has no sentinel yet; it is gone if no process of that pid and start time exists. Without /proc (start time 0)
+                // nobody can tell.
+                PROCESS_STARTING if !alive.contains(&id) && start_time != 0 => mp_sys::process::status(pid)
                     .is_none_or(|status| status.start_time != start_time || status.leader_ended),
                 _ => false,
             };
@@ -125,7 +126,7 @@ impl Locked {
             for sentinel in self.session.sentinels_of(id) {
                 let word = sentinel.word.load(Ordering::Acquire);
                 if is_alive(word) {
-                    if mp_sys::process::has_thread(pid, start_time, word & TID_MASK) {
+                    if start_time == 0 || mp_sys::process::has_thread(pid, start_time, word & TID_MASK) {
                         look_again = true;
                     } else {
                         // The thread is gone: nobody but us changes the word, and we hold the lock.
