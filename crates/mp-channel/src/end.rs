@@ -1,5 +1,7 @@
 //! One end of a channel, of whatever type its messages are.
 
+#![expect(unsafe_code, reason = "the pending words of the ring")]
+
 use crate::error::{ChannelError, RecvError, SendFailure};
 use crate::ring::Refused;
 use crate::slot::{ChannelKind, Cut, Here, View};
@@ -104,14 +106,16 @@ impl End {
         if let Some(bytes) = encoded.inline()
             && bytes.len() <= self.view.inline_max()
         {
-            let claim = ring.begin_send(patience, self.spin()).map_err(refused_send)?;
+            // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
+            let claim = unsafe { ring.begin_send(patience, self.spin()) }.map_err(refused_send)?;
             self.view.write_inline(claim.index(), &tag, bytes);
             ring.finish_send(&claim);
             return Ok(());
         }
         self.expected.store(encoded.len(), Ordering::Relaxed);
         let block = encoded.into_block().map_err(SendFailure::Encode)?;
-        let claim = match ring.begin_send(patience, self.spin()) {
+        // SAFETY: as above.
+        let claim = match unsafe { ring.begin_send(patience, self.spin()) } {
             Ok(claim) => claim,
             Err(refused) => {
                 // Takes the attachments off again.
@@ -136,11 +140,13 @@ impl End {
         let here = Here { view: &self.view, thread: me.thread };
         let mut ring = self.view.ring(&here);
         ring.interrupt = deaths.map(|deaths| (self.view.session.death_epoch(), deaths));
-        let claim = ring.begin_receive(patience, self.spin()).map_err(|refused| match refused {
-            Refused::Waiting => RecvError::Empty,
-            Refused::Disconnected => RecvError::Disconnected,
-            Refused::Interrupted => RecvError::Death,
-        })?;
+        // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
+        let claim =
+            unsafe { ring.begin_receive(patience, self.spin()) }.map_err(|refused| match refused {
+                Refused::Waiting => RecvError::Empty,
+                Refused::Disconnected => RecvError::Disconnected,
+                Refused::Interrupted => RecvError::Death,
+            })?;
         let message = self.view.read(claim.index(), me.process);
         ring.finish_receive(&claim);
         message.ok_or(RecvError::Corrupt)

@@ -32,6 +32,8 @@
 //! Models: loom `ring_*` in `tests/loom_ring.rs`.
 //! Source: the stamp per slot is Vyukov's bounded MPMC queue; owner, claim by slot and recovery are ours.
 
+#![expect(unsafe_code, reason = "the pending words")]
+
 use mp_shm::death::Domain;
 use mp_sync::notify::{Blocked, Notify, Owner, Patience};
 use mp_sync::spin::Spin;
@@ -248,10 +250,13 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     ///
     /// # Errors
     /// [`Refused`].
+    ///
+    /// # Safety
+    /// The control words stay where they are until `finish_send`, or this thread has ended: one of them is pending.
     #[inline]
-    pub fn begin_send(&self, patience: Patience, spin: Option<&Spin>) -> Result<Claim, Refused> {
+    pub unsafe fn begin_send(&self, patience: Patience, spin: Option<&Spin>) -> Result<Claim, Refused> {
         let Control { not_full, not_empty, .. } = self.control;
-        let claimed = not_full.0.wait(self.world, patience, spin, |slept| {
+        let attempt = |slept| {
             let closed = self.closed();
             if self.world.receivers() == 0 {
                 return Ok(Err(Refused::Disconnected));
@@ -262,11 +267,13 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                 not_full.0.wake_one();
             }
             Ok(Ok(claim))
-        });
-        match claimed {
+        };
+        // SAFETY: as the caller promises.
+        match unsafe { not_full.0.wait(self.world, patience, spin, attempt) } {
             Some(Ok(claim)) => {
                 // From before the publication until after the wake.
-                not_empty.0.pend();
+                // SAFETY: as the caller promises.
+                unsafe { not_empty.0.pend() };
                 crash::point("send.claimed");
                 Ok(claim)
             }
@@ -292,10 +299,13 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     ///
     /// # Errors
     /// [`Refused`].
+    ///
+    /// # Safety
+    /// The control words stay where they are until `finish_receive`, or this thread has ended: one of them is pending.
     #[inline]
-    pub fn begin_receive(&self, patience: Patience, spin: Option<&Spin>) -> Result<Claim, Refused> {
+    pub unsafe fn begin_receive(&self, patience: Patience, spin: Option<&Spin>) -> Result<Claim, Refused> {
         let Control { not_full, not_empty, .. } = self.control;
-        let claimed = not_empty.0.wait(self.world, patience, spin, |slept| {
+        let attempt = |slept| {
             let closed = self.closed();
             // Read before the slots: what the last sender sent before it left is then found there.
             let nobody_sends = self.world.senders() == 0;
@@ -311,11 +321,13 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                 Err(_) if self.is_interrupted() => Ok(Err(Refused::Interrupted)),
                 Err((slot, seen)) => Err(self.blocked(slot, seen, closed)),
             }
-        });
-        match claimed {
+        };
+        // SAFETY: as the caller promises.
+        match unsafe { not_empty.0.wait(self.world, patience, spin, attempt) } {
             Some(Ok(claim)) => {
                 // From before the slot is given back until after the wake.
-                not_full.0.pend();
+                // SAFETY: as the caller promises.
+                unsafe { not_full.0.pend() };
                 crash::point("receive.claimed");
                 Ok(claim)
             }

@@ -1,5 +1,6 @@
 //! Deaths at awkward moments: each test is the shortest program that once hung or lost something.
 
+#![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_channel::{Receiver, Sender, channel};

@@ -58,7 +58,8 @@ impl Domain for View<'_> {
 
     fn recover(&self) -> bool {
         let shared = self.shared;
-        shared.lock.lock();
+        // SAFETY: as in `send`.
+        unsafe { shared.lock.lock() };
         shared.ring(self).sweep(&|thread| shared.is_dead(thread), &mut |_| {});
         death::advance(&shared.epoch);
         shared.lock.unlock();
@@ -114,7 +115,8 @@ impl Shared {
     fn send(&self, me: u16, message: u32) {
         let view = View { shared: self, me };
         let ring = self.ring(&view);
-        let claim = ring.begin_send(Patience::Forever, None).unwrap();
+        // SAFETY: the model's threads share `Shared` by reference counts, and it outlives them.
+        let claim = unsafe { ring.begin_send(Patience::Forever, None) }.unwrap();
         // SAFETY: the slot is claimed; loom checks that.
         self.messages[claim.index() as usize].with_mut(|place| unsafe { *place = message });
         ring.finish_send(&claim);
@@ -123,7 +125,8 @@ impl Shared {
     fn receive(&self, me: u16, patience: Patience) -> Option<u32> {
         let view = View { shared: self, me };
         let ring = self.ring(&view);
-        let claim = ring.begin_receive(patience, None).ok()?;
+        // SAFETY: as in `send`.
+        let claim = unsafe { ring.begin_receive(patience, None) }.ok()?;
         // SAFETY: the slot is claimed; loom checks that.
         let message = self.messages[claim.index() as usize].with_mut(|place| unsafe { *place });
         ring.finish_receive(&claim);

@@ -24,6 +24,8 @@
 //! Source: Linux Documentation/locking/robust-futexes; the release rule (WAITERS stays until the wake found nobody) is ours:
 //! with a plain swap to 0, an unlocker killed before its wake strands a sleeper when a third thread barges in.
 
+#![expect(unsafe_code, reason = "the pending word")]
+
 use mp_sys::atomic::{AtomicU32, Ordering};
 use mp_sys::backstop::{self, Backstop};
 use mp_sys::crash;
@@ -54,10 +56,14 @@ impl DomainLock {
     }
 
     /// Takes the lock. The thread's pending word is in use until [`unlock`](Self::unlock).
+    ///
+    /// # Safety
+    /// The lock stays where it is until this thread has unlocked it or has ended.
     #[inline]
-    pub fn lock(&self) -> Acquired {
+    pub unsafe fn lock(&self) -> Acquired {
         let me = robust::tid();
-        robust::set_pending(&self.word);
+        // SAFETY: the word stays until `unlock`, which clears the pending word, as the caller promises.
+        unsafe { robust::set_pending(&self.word) };
         crash::point("lock.pending");
         // LOCK: Acquire, pairs with UNLOCK.
         if self.word.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {

@@ -324,7 +324,8 @@ impl Session {
     /// Takes the domain's lock, and rebuilds the tables first if its last holder died.
     pub(crate) fn lock(self) -> Locked {
         let header = self.header();
-        if header.lock.0.lock() == Acquired::OwnerDied {
+        // SAFETY: the session stays mapped until the process ends.
+        if unsafe { header.lock.0.lock() } == Acquired::OwnerDied {
             header.dirty.store(DIRTY_BLOCKS, Ordering::Relaxed);
         }
         let mut locked = Locked::new(self);

@@ -1,6 +1,7 @@
 //! Models of sleeping until a death is recovered: a process dies, of two that sleep one is woken by the kernel, and that one may
 //! die before it can tell the other.
 #![cfg(loom)]
+#![expect(unsafe_code, reason = "taking the lock")]
 
 use loom::sync::Arc;
 use loom::thread;
@@ -74,7 +75,8 @@ impl Domain for View<'_> {
     }
 
     fn recover(&self) -> bool {
-        self.shared.lock.lock();
+        // SAFETY: the model's threads share `Shared` by reference counts, and it outlives them.
+        unsafe { self.shared.lock.lock() };
         let mut dead = false;
         for (number, sentinel) in self.shared.sentinels.iter().enumerate() {
             if sentinel.load(Ordering::Acquire) & OWNER_DIED != 0 {

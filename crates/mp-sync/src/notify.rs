@@ -25,6 +25,8 @@
 //! on the slot.
 //! Source: kernel/futex/core.c, `handle_futex_death`: a pending word without owner gets a wake; the use of it is ours.
 
+#![expect(unsafe_code, reason = "the pending word")]
+
 use crate::spin::Spin;
 use mp_shm::death::{self, Domain, Slept};
 use mp_sys::atomic::{AtomicU32, Ordering, fence};
@@ -93,9 +95,13 @@ impl Notify {
     }
 
     /// Makes the word pending: if this thread dies from here on, the kernel wakes one sleeper. Before a publication.
+    ///
+    /// # Safety
+    /// The word stays where it is until [`publish`](Self::publish), or another word is pending, or this thread has ended.
     #[inline]
-    pub fn pend(&self) {
-        robust::set_pending(&self.word);
+    pub unsafe fn pend(&self) {
+        // SAFETY: as the caller promises.
+        unsafe { robust::set_pending(&self.word) };
     }
 
     /// Wakes one sleeper, if any, after a publication, and ends what [`pend`](Self::pend) began.
@@ -135,8 +141,11 @@ impl Notify {
     /// slept, since a wake may stand for several publications then.
     ///
     /// When it gives a value the word is still pending; the caller makes another one pending, or ends it.
+    ///
+    /// # Safety
+    /// As of [`pend`](Self::pend), to the end of this call and, if it gives a value, beyond.
     #[inline]
-    pub fn wait<'a, T, D: Domain + ?Sized>(
+    pub unsafe fn wait<'a, T, D: Domain + ?Sized>(
         &'a self,
         domain: &D,
         patience: Patience,
@@ -144,12 +153,14 @@ impl Notify {
         mut attempt: impl FnMut(bool) -> Result<T, Blocked<'a>>,
     ) -> Option<T> {
         // Before the first attempt: a claim by a thread that dies right after it must wake one who waits for the slot.
-        self.pend();
+        // SAFETY: as the caller promises.
+        unsafe { self.pend() };
         if let Ok(value) = attempt(false) {
             return Some(value);
         }
         if patience == Patience::None {
-            let value = self.last_attempt(domain, attempt);
+            // SAFETY: as the caller promises.
+            let value = unsafe { self.last_attempt(domain, attempt) };
             if value.is_none() {
                 robust::clear_pending();
             }
@@ -158,12 +169,13 @@ impl Notify {
         if let Some(value) = spin.and_then(|spin| spin.spin(|| attempt(false).ok())) {
             return Some(value);
         }
-        self.sleep(domain, patience.deadline(), attempt)
+        // SAFETY: as the caller promises.
+        unsafe { self.sleep(domain, patience.deadline(), attempt) }
     }
 
     /// One more attempt if somebody has died meanwhile: who never sleeps must not overlook a death for ever.
     #[cold]
-    fn last_attempt<'a, T, D: Domain + ?Sized>(
+    unsafe fn last_attempt<'a, T, D: Domain + ?Sized>(
         &'a self,
         domain: &D,
         mut attempt: impl FnMut(bool) -> Result<T, Blocked<'a>>,
@@ -172,12 +184,13 @@ impl Notify {
             return None;
         }
         // The recovery used the pending word for its lock.
-        self.pend();
+        // SAFETY: as the caller of `wait` promises.
+        unsafe { self.pend() };
         attempt(false).ok()
     }
 
     #[cold]
-    fn sleep<'a, T, D: Domain + ?Sized>(
+    unsafe fn sleep<'a, T, D: Domain + ?Sized>(
         &'a self,
         domain: &D,
         deadline: Option<Deadline>,
@@ -188,7 +201,8 @@ impl Notify {
         loop {
             // What this does, or a recovery did, may have used the pending word for the domain's lock.
             let look = domain.before_sleep();
-            self.pend();
+            // SAFETY: as the caller of `wait` promises.
+            unsafe { self.pend() };
             crash::point("notify.pending");
             // ASLEEP: the bit, then SeqCst, pairs with PUBLISHED.
             self.word.fetch_or(WAITERS, Ordering::AcqRel);
@@ -208,7 +222,8 @@ impl Notify {
                 continue;
             }
             if deadline.is_some_and(Deadline::passed) {
-                let value = self.last_attempt(domain, attempt);
+                // SAFETY: as the caller of `wait` promises.
+                let value = unsafe { self.last_attempt(domain, attempt) };
                 if value.is_none() {
                     robust::clear_pending();
                 }

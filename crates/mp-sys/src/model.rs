@@ -170,7 +170,11 @@ pub fn tid() -> u32 {
 }
 
 /// See `robust::set_pending` of a normal build.
-pub fn set_pending(word: &AtomicU32) {
+///
+/// # Safety
+/// The word outlives the model's threads.
+#[expect(unsafe_code, reason = "the promise of the normal build")]
+pub unsafe fn set_pending(word: &AtomicU32) {
     if !control_is(Control::NoPending) {
         ME.with(|me| me.borrow_mut().pending_word = Some(std::ptr::from_ref(word)));
     }

@@ -124,8 +124,12 @@ mod real {
     /// Makes the kernel wake one sleeper of `word`, or mark it, if this thread dies before [`clear_pending`].
     ///
     /// There is one pending word a thread; a second call replaces the first.
+    ///
+    /// # Safety
+    /// The word stays where it is, and a futex word, until [`clear_pending`] or another call of this, or the end of the thread: the
+    /// kernel may write to it then.
     #[inline]
-    pub fn set_pending(word: &AtomicU32) {
+    pub unsafe fn set_pending(word: &AtomicU32) {
         fresh();
         let head = HEAD.get();
         if !head.is_null() {
@@ -259,7 +263,8 @@ mod real {
             let sleeper = std::thread::spawn(move || wait_word(word, 0, None));
             // The sleeper may not sleep yet: threads that end with the word pending until one of them finds it asleep.
             while !sleeper.is_finished() {
-                std::thread::spawn(move || set_pending(word)).join().unwrap();
+                // SAFETY: the word is leaked.
+                std::thread::spawn(move || unsafe { set_pending(word) }).join().unwrap();
             }
             assert_eq!(sleeper.join().unwrap(), Waited::Woken(0));
         }
