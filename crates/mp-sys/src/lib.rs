@@ -15,7 +15,7 @@
 //! | [`process`] | pidfds: waiting, signals; start times and states of processes |
 //! | [`object`] | the program files loaded here, their build ids and code segments |
 //! | [`fork`] | noticing that this process was made by somebody else's `fork` |
-//! | [`cpu`] | how many processors may run this process |
+//! | [`cpu`] | which processors may run a thread |
 //! | [`force`] | `MP_FORCE`: fallbacks taken on purpose, for tests |
 //!
 //! What it does not do: policy, allocation inside shared memory, any protocol of its own.
