@@ -78,7 +78,7 @@ impl DomainLock {
         let mut backstop = Backstop::new();
         // Who has slept may not be the only sleeper, so it keeps the bit.
         let mut slept = 0;
-        let mut timed_out = false;
+        let mut lost = false;
         loop {
             let word = self.word.load(Ordering::Relaxed);
             if word & TID_MASK == 0 {
@@ -86,7 +86,7 @@ impl DomainLock {
                 // LOCK: Acquire, pairs with UNLOCK and with the kernel's mark.
                 if self.word.compare_exchange(word, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                     crash::point("lock.taken_contended");
-                    if timed_out {
+                    if lost {
                         backstop::found_work();
                     }
                     return if word & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied };
@@ -101,7 +101,8 @@ impl DomainLock {
             }
             crash::point("lock.before_sleep");
             let waited = futex::wait_word(&self.word, waited_for, backstop.until(None));
-            timed_out = waited == Waited::TimedOut;
+            let free = self.word.load(Ordering::Relaxed);
+            lost = waited == Waited::TimedOut && free & TID_MASK == 0 && backstop::is_lost(&self.word, free);
             slept = WAITERS;
             crash::point("lock.woken");
         }

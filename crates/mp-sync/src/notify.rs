@@ -173,6 +173,15 @@ impl Notify {
         unsafe { self.sleep(domain, patience.deadline(), attempt) }
     }
 
+    /// For a sleep that only its backstop ended: whether the slot has changed, and nothing has moved for a second more.
+    #[cold]
+    fn has_lost_a_wake(&self, slot: Watch<'_>) -> bool {
+        let (now, expected) = values(slot);
+        now != expected
+            && backstop::is_lost(&self.word, self.word.load(Ordering::Relaxed))
+            && values(slot).0 == now
+    }
+
     /// One more attempt if somebody has died meanwhile: who never sleeps must not overlook a death for ever.
     #[cold]
     unsafe fn last_attempt<'a, T, D: Domain + ?Sized>(
@@ -197,7 +206,7 @@ impl Notify {
         mut attempt: impl FnMut(bool) -> Result<T, Blocked<'a>>,
     ) -> Option<T> {
         let mut backstop = Backstop::new();
-        let mut unannounced = false;
+        let mut lost = false;
         loop {
             // What this does, or a recovery did, may have used the pending word for the domain's lock.
             let look = domain.before_sleep();
@@ -210,7 +219,7 @@ impl Notify {
             crash::point("notify.announced");
             let blocked = match attempt(true) {
                 Ok(value) => {
-                    if unannounced {
+                    if lost {
                         backstop::found_work();
                     }
                     return Some(value);
@@ -239,14 +248,19 @@ impl Notify {
                 Owner::Nobody | Owner::Dead => None,
             };
             let slept = death::sleep(domain, own, owner, backstop.until(deadline), look);
-            // Nobody took the bit away and yet there is work: a wake-up was lost. Without waits on several words deaths are
-            // only found this way.
-            unannounced = slept == Slept::TimedOut
-                && futex::watches_all()
-                && self.has_sleepers()
-                && !deadline.is_some_and(Deadline::passed);
+            // (Without waits on several words deaths are only found this way.)
+            lost = slept == Slept::TimedOut && futex::watches_all() && self.has_lost_a_wake(blocked.slot);
             crash::point("notify.woken");
         }
+    }
+}
+
+/// The present value of what is watched, and the one that was expected.
+fn values(watch: Watch<'_>) -> (u32, u32) {
+    match watch {
+        Watch::Word(word, expected) => (word.load(Ordering::Acquire), expected),
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is what is watched")]
+        Watch::Low(word, expected) => (word.load(Ordering::Acquire) as u32, expected),
     }
 }
 

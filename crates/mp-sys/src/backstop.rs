@@ -4,7 +4,9 @@
 //! work is counted, and a count above zero fails the tests. `MP_BACKSTOP=off` turns it off: kill tests run that way.
 //! A sleep's first backstop is 1 s and doubles to 60 s. Where the kernel cannot watch several words it stays at 1 s.
 
+use crate::atomic::AtomicU32;
 use crate::deadline::Deadline;
+use crate::futex::{self, Waited};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -48,6 +50,14 @@ fn is_off() -> bool {
     use std::sync::OnceLock;
     static OFF: OnceLock<bool> = OnceLock::new();
     *OFF.get_or_init(|| std::env::var_os("MP_BACKSTOP").is_some_and(|value| value == "off"))
+}
+
+/// Whether a wake-up for `word` was lost: what the sleeper waits for is there, yet the word keeps its value for a second more and
+/// nobody wakes. A publisher that is only late (it lost its processor between publishing and waking) changes the word or wakes in
+/// that time.
+#[must_use]
+pub fn is_lost(word: &AtomicU32, value: u32) -> bool {
+    futex::wait_word(word, value, Some(Deadline::after(FIRST))) == Waited::TimedOut
 }
 
 /// Counts a backstop that found work which no wake had announced.
