@@ -248,8 +248,11 @@ impl Notify {
                 Owner::Nobody | Owner::Dead => None,
             };
             let slept = death::sleep(domain, own, owner, backstop.until(deadline), look);
-            // (Without waits on several words deaths are only found this way.)
-            lost = slept == Slept::TimedOut && futex::watches_all() && self.has_lost_a_wake(blocked.slot);
+            // Not at the caller's own deadline, which is not to be missed. (Without waits on several words deaths are only found this way.)
+            lost = slept == Slept::TimedOut
+                && futex::watches_all()
+                && !deadline.is_some_and(Deadline::passed)
+                && self.has_lost_a_wake(blocked.slot);
             crash::point("notify.woken");
         }
     }
