@@ -201,17 +201,6 @@ impl Session {
         Ok(session)
     }
 
-    /// The session of this number, if this process is attached to it.
-    #[must_use]
-    pub fn find(number: u16) -> Option<Self> {
-        ATTACHED
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .copied()
-            .find(|session| session.0.number == number)
-    }
-
     /// The session's number, 1 to 65535, the same in every process.
     #[must_use]
     pub fn number(self) -> u16 {

@@ -1,8 +1,7 @@
 //! Named points after the steps of a protocol at which a test can kill the process.
 //!
 //! In a normal build [`point`] is nothing. With `--cfg mp_crash` the environment variable `MP_CRASH=name:n` makes the
-//! n-th pass (from 1) through the point `name` end the process with SIGKILL, and `MP_CRASH_STOP=name:n` stops it with
-//! SIGSTOP. Under `--cfg loom` a model counts the points and ends the participant at the chosen one.
+//! n-th pass (from 1) through the point `name` end the process with SIGKILL. Under `--cfg loom` a model counts the points and ends the participant at the chosen one.
 
 /// Passes the point `name`.
 #[inline(always)]
@@ -27,28 +26,20 @@ mod armed {
         name: String,
         nth: u64,
         passes: AtomicU64,
-        signal: rustix::process::Signal,
     }
 
-    fn read(variable: &str, signal: rustix::process::Signal) -> Option<Armed> {
-        let text = std::env::var(variable).ok()?;
+    fn read() -> Option<Armed> {
+        let text = std::env::var("MP_CRASH").ok()?;
         let (name, nth) = text.rsplit_once(':')?;
-        Some(Armed { name: name.to_owned(), nth: nth.parse().ok()?, passes: AtomicU64::new(0), signal })
+        Some(Armed { name: name.to_owned(), nth: nth.parse().ok()?, passes: AtomicU64::new(0) })
     }
 
     pub(super) fn pass(name: &'static str) {
-        static ARMED: OnceLock<Vec<Armed>> = OnceLock::new();
-        let armed = ARMED.get_or_init(|| {
-            [("MP_CRASH", rustix::process::Signal::KILL), ("MP_CRASH_STOP", rustix::process::Signal::STOP)]
-                .into_iter()
-                .filter_map(|(variable, signal)| read(variable, signal))
-                .collect()
-        });
-        for one in armed {
-            if one.name == name && one.passes.fetch_add(1, Ordering::Relaxed) + 1 == one.nth {
-                // The signal is to this very process; it cannot fail and does not return when it kills.
-                let _ = rustix::process::kill_process(rustix::process::getpid(), one.signal);
-            }
+        static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+        let Some(armed) = ARMED.get_or_init(read) else { return };
+        if armed.name == name && armed.passes.fetch_add(1, Ordering::Relaxed) + 1 == armed.nth {
+            // The signal is to this very process; it cannot fail and does not return.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }
     }
 }
