@@ -7,8 +7,9 @@ use crate::run::Result;
 use crate::workspace::{Dependency, Package, Workspace};
 
 /// The layers of the library, from the system calls up. A crate may use those of a lower number only.
-const LAYERS: [(&str, u32); 8] = [
+const LAYERS: [(&str, u32); 9] = [
     ("mp-sys", 0),
+    ("mp-derive", 0),
     ("mp-shm", 1),
     ("mp-sync", 2),
     ("mp-channel", 3),

@@ -2,11 +2,10 @@
 
 use crate::end::End;
 use crate::error::{ChannelError, RecvError, SendError};
-use crate::message::endpoint;
 use crate::ring::Shape;
 use crate::slot::Cut;
 use mp_shm::handle::Kind;
-use mp_shm::{Message, Session};
+use mp_shm::{Message, Session, message_of_handle};
 use mp_sync::notify::Patience;
 use mp_sys::deadline::Deadline;
 use std::fmt;
@@ -210,8 +209,12 @@ impl<T> Receiver<T> {
     }
 }
 
-endpoint!([T] Sender<T>, Kind::SENDER, type_hash::<T>(), |end| Sender { end, carries: PhantomData });
-endpoint!([T] Receiver<T>, Kind::RECEIVER, type_hash::<T>(), |end| Receiver { end, carries: PhantomData });
+message_of_handle!([T: Message] Sender<T>, Kind::SENDER, |sender| sender.end.reference(), |reference| {
+    Ok(Sender { end: Arc::new(End::open(reference, type_hash::<T>())?), carries: PhantomData })
+});
+message_of_handle!([T: Message] Receiver<T>, Kind::RECEIVER, |receiver| receiver.end.reference(), |reference| {
+    Ok(Receiver { end: Arc::new(End::open(reference, type_hash::<T>())?), carries: PhantomData })
+});
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {

@@ -6,12 +6,11 @@
 
 use crate::end::End;
 use crate::error::{ChannelError, RecvError, SendFailure};
-use crate::message::endpoint;
 use crate::ring::Shape;
 use crate::slot::{Cut, TAG_BYTES};
 use mp_shm::codec::{DecodeError, Payload};
 use mp_shm::handle::Kind;
-use mp_shm::{Message, Session};
+use mp_shm::{Message, Session, message_of_handle};
 use mp_sync::notify::Patience;
 use mp_sys::deadline::Deadline;
 use std::sync::Arc;
@@ -134,5 +133,9 @@ impl DynMessage {
     }
 }
 
-endpoint!([] DynSender, Kind::SENDER, TYPE_HASH, |end| DynSender { end });
-endpoint!([] DynReceiver, Kind::RECEIVER, TYPE_HASH, |end| DynReceiver { end });
+message_of_handle!([] DynSender, Kind::SENDER, |sender| sender.end.reference(), |reference| {
+    Ok(DynSender { end: Arc::new(End::open(reference, TYPE_HASH)?) })
+});
+message_of_handle!([] DynReceiver, Kind::RECEIVER, |receiver| receiver.end.reference(), |reference| {
+    Ok(DynReceiver { end: Arc::new(End::open(reference, TYPE_HASH)?) })
+});

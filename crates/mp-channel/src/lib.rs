@@ -23,13 +23,9 @@ mod end;
 #[cfg(not(loom))]
 pub mod error;
 #[cfg(not(loom))]
-mod message;
-#[cfg(not(loom))]
 mod slot;
 
 #[cfg(not(loom))]
 pub use channel::{Receiver, Sender, channel, channel_in};
 #[cfg(not(loom))]
 pub use error::{ChannelError, RecvError, SendError, SendFailure};
-#[cfg(not(loom))]
-pub use message::ArchivedEnd;

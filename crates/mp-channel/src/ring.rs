@@ -61,10 +61,12 @@ pub const CAPACITY_MAX: u32 = 1 << 24;
 /// A value alone on its cache line, and a line away from the next: processors fetch them in pairs.
 #[repr(C, align(64))]
 #[derive(Debug)]
+#[cfg_attr(not(loom), derive(mp_shm::ShmSafe))]
 pub struct Line<T>(pub T, Gap);
 
 #[repr(C, align(64))]
 #[derive(Debug)]
+#[cfg_attr(not(loom), derive(mp_shm::ShmSafe))]
 struct Gap([u8; 64]);
 
 impl<T> Line<T> {
@@ -76,6 +78,7 @@ impl<T> Line<T> {
 /// The shared words of a ring, besides its slots.
 #[repr(C)]
 #[derive(Debug)]
+#[cfg_attr(not(loom), derive(mp_shm::ShmSafe))]
 pub struct Control {
     tail: Line<AtomicU64>,
     head: Line<AtomicU64>,

@@ -16,11 +16,12 @@
 
 use crate::ring::{Control, Ring, Shape, Slots, World, first_word};
 use mp_shm::Session;
+use mp_shm::ShmSafe;
 use mp_shm::block::Block;
 use mp_shm::codec::{INLINE_MAX, Payload};
 use mp_shm::death::Domain;
 use mp_shm::kinds::ObjectKind;
-use mp_shm::layout::{BLOCK_HEADER_BYTES, ShmSafe};
+use mp_shm::layout::BLOCK_HEADER_BYTES;
 use mp_shm::session::Holders;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
@@ -29,7 +30,7 @@ use std::time::Duration;
 
 /// What a channel's block begins with.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(ShmSafe, Debug)]
 pub(crate) struct Descriptor {
     control: Control,
     capacity: AtomicU32,
@@ -38,9 +39,6 @@ pub(crate) struct Descriptor {
     /// Bytes of the tag in front of every message.
     tag_bytes: AtomicU32,
 }
-
-// SAFETY: `repr(C)`, atomics only, any bit pattern is a value; `View::open` checks the ranges of what it holds.
-unsafe impl ShmSafe for Descriptor {}
 
 const SLOT_HEADER_BYTES: usize = 16;
 const DESCRIPTOR_BYTES: usize = size_of::<Descriptor>().next_multiple_of(64);

@@ -12,9 +12,9 @@
 //! Giver and taker change place and stamp under the domain's lock, in an order in which a death between the two leaves a row of the
 //! table; a block is therefore always stamped with a process that will free it, or has died.
 
+use crate::ShmSafe;
 use crate::block::{Block, Stamp};
 use crate::handle::Kind;
-use crate::layout::ShmSafe;
 use crate::session::Session;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -31,15 +31,11 @@ pub struct Record {
 
 /// Where a record names a block that changes hands.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(ShmSafe, Debug, Default)]
 pub struct Place {
     offset: AtomicU64,
     generation: AtomicU64,
 }
-
-// SAFETY: `repr(C)`, atomics only, any bit pattern is a value; what it names is checked before use.
-#[expect(unsafe_code, reason = "the marker holds for this type")]
-unsafe impl ShmSafe for Place {}
 
 impl Place {
     /// Nothing to take.

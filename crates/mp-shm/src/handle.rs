@@ -19,6 +19,16 @@ impl Kind {
     pub const JOB: Self = Self(4);
     /// A channel.
     pub const CHANNEL: Self = Self(16);
+    /// A value in shared memory: see [`Shared`](crate::Shared).
+    pub const VALUE: Self = Self(32);
+    /// An array in shared memory.
+    pub const ARRAY: Self = Self(33);
+    /// A list in shared memory.
+    pub const LIST: Self = Self(34);
+    /// A frozen archive.
+    pub const FROZEN: Self = Self(35);
+    /// A cell with the latest value of one writer.
+    pub const LATEST: Self = Self(36);
     /// The sending end of a channel; role 0.
     pub const SENDER: Self = Self(17);
     /// The receiving end of a channel; role 1.
@@ -30,8 +40,15 @@ impl Kind {
         match self {
             Self::SENDER => Some((Self::CHANNEL, 0)),
             Self::RECEIVER => Some((Self::CHANNEL, 1)),
+            plain if plain.is_memory() => Some((plain, 0)),
             _ => None,
         }
+    }
+
+    /// Whether the object is plain memory: no slots, nothing in it that recovery must know of.
+    #[must_use]
+    pub fn is_memory(self) -> bool {
+        (Self::VALUE.0..=Self::LATEST.0).contains(&self.0)
     }
 }
 

@@ -24,6 +24,17 @@ pub trait ObjectKind: Sync {
     );
 }
 
+/// Plain memory: nothing in it names a block, and no thread's death changes it.
+struct Memory;
+
+impl ObjectKind for Memory {
+    fn closed(&self, _: Session, _: u64, _: usize) {}
+
+    fn blocks(&self, _: Session, _: u64, _: &mut dyn FnMut(u64)) {}
+
+    fn sweep(&self, _: Session, _: u64, _: &dyn Fn(u16) -> bool, _: &mut dyn FnMut(u64)) {}
+}
+
 static KINDS: RwLock<Vec<(Kind, &'static dyn ObjectKind)>> = RwLock::new(Vec::new());
 
 /// Makes a kind known in this process; again is no harm.
@@ -35,6 +46,9 @@ pub fn register(kind: Kind, object_kind: &'static dyn ObjectKind) {
 }
 
 pub(crate) fn find(kind: Kind) -> Option<&'static dyn ObjectKind> {
+    if kind.is_memory() {
+        return Some(&Memory);
+    }
     let kinds = KINDS.read().unwrap_or_else(PoisonError::into_inner);
     kinds.iter().find(|(known, _)| *known == kind).map(|(_, object_kind)| *object_kind)
 }

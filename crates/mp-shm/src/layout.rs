@@ -3,6 +3,7 @@
 //! ```text
 //! 0         header: what it is, the domain's lock, death epoch, high-water marks, free lists
 //! 64 KiB    processes   4096 entries of 128 B
+//! 768 KiB   waits       512 entries of 32 B: who waits for which lock
 //! 1 MiB     threads    65536 robust words of 64 B, the sentinels
 //! 5 MiB     program files  64 entries of 1 KiB: what code references point into
 //! 6 MiB     spans     262144 entries of 8 B: how each 256 KiB of the arena is used
@@ -14,29 +15,15 @@
 //! 2. Whoever reads an offset from these tables range-checks it before use ([`Mapping::at`](mp_sys::memory::Mapping::at)).
 //! 3. All but `death_epoch`, sentinels and block stamps is written under the domain's lock.
 
+use crate::ShmSafe;
 use crate::lock::DomainLock;
-use mp_sys::robust::RobustWord;
+use crate::place::WaitEntry;
+use crate::safe::{layout, mix};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
-
-/// Memory that may be shared between processes: `repr(C)`, no pointers, no `Drop`, changed through atomics only, and valid
-/// for every bit pattern.
-///
-/// # Safety
-/// The implementing type has all these properties.
-#[expect(unsafe_code, reason = "the marker that typed access to shared memory rests on")]
-pub unsafe trait ShmSafe: Sync + 'static {}
-
-macro_rules! shm_safe {
-    ($($type:ty),* $(,)?) => {$(
-        // SAFETY: atomics and `repr(C)` aggregates of them; any bit pattern is a value.
-        #[expect(unsafe_code, reason = "the marker holds for these types")]
-        unsafe impl ShmSafe for $type {}
-    )*};
-}
 
 /// What a session's file begins with.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(ShmSafe, Debug)]
 pub struct Header {
     /// [`MAGIC`]; written last when a session is created.
     pub magic: AtomicU64,
@@ -83,12 +70,12 @@ pub struct Header {
 
 /// A value alone on its cache lines (two, since processors fetch pairs).
 #[repr(C, align(128))]
-#[derive(Debug, Default)]
+#[derive(ShmSafe, Debug, Default)]
 pub struct Line<T>(pub T);
 
 /// A process of the domain.
 #[repr(C, align(128))]
-#[derive(Debug)]
+#[derive(ShmSafe, Debug)]
 pub struct ProcessEntry {
     /// One of the `PROCESS_*` states.
     pub state: AtomicU32,
@@ -122,7 +109,7 @@ pub const PROCESS_LIVE: u32 = 2;
 
 /// A program file that code references point into.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(ShmSafe, Debug)]
 pub struct ObjectEntry {
     /// Bytes of `identity` in use; 0 means that the entry is unused.
     pub identity_len: AtomicU32,
@@ -141,7 +128,7 @@ pub const PATH_LEN_MAX: usize = 1024 - 8 - IDENTITY_MAX;
 
 /// The header in front of every block.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(ShmSafe, Debug)]
 pub struct BlockHeader {
     /// `generation:32 | kind:16 | owner:16`; see [`crate::block`].
     pub stamp: AtomicU64,
@@ -160,12 +147,12 @@ pub struct BlockHeader {
     unused: [AtomicU64; 2],
 }
 
-shm_safe!(AtomicU8, AtomicU32, AtomicU64, Header, ProcessEntry, ObjectEntry, BlockHeader, RobustWord);
-
 const _: () = assert!(size_of::<BlockHeader>() == 64);
 const _: () = assert!(size_of::<ProcessEntry>() == 128);
 const _: () = assert!(size_of::<ObjectEntry>() == 1024);
 const _: () = assert!(size_of::<Header>() <= 4096);
+const _: () = assert!(PROCESSES + PROCESS_MAX as u64 * size_of::<ProcessEntry>() as u64 <= WAITS);
+const _: () = assert!(WAITS + (WAIT_MAX * size_of::<WaitEntry>()) as u64 <= THREADS);
 
 /// "mpsess", version 1.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"mpsess01");
@@ -177,6 +164,10 @@ pub const SIZE_BYTES_MIN: u64 = 64 << 20;
 pub const PROCESSES: u64 = 64 << 10;
 /// Most processes at a time; id 0 is nobody.
 pub const PROCESS_MAX: u32 = 4096;
+/// Offset of the table of waits.
+pub const WAITS: u64 = 768 << 10;
+/// Most waits noted at a time.
+pub const WAIT_MAX: usize = 512;
 /// Offset of the sentinels.
 pub const THREADS: u64 = 1 << 20;
 /// Most threads at a time; id 0 is nobody.
@@ -199,18 +190,17 @@ pub const BLOCK_HEADER_BYTES: u64 = 64;
 /// A hash of the layout: two builds that differ in it refuse to share a session.
 #[must_use]
 pub fn abi_hash() -> u64 {
-    let numbers = [
-        size_of::<Header>() as u64,
-        size_of::<BlockHeader>() as u64,
+    let tables = [
+        Header::LAYOUT,
+        ProcessEntry::LAYOUT,
+        ObjectEntry::LAYOUT,
+        BlockHeader::LAYOUT,
+        WaitEntry::LAYOUT,
         u64::from(PROCESS_MAX),
         u64::from(THREAD_MAX),
         SPAN_BYTES,
         ARENA,
         CLASSES as u64,
     ];
-    let version = env!("CARGO_PKG_VERSION").bytes().map(u64::from);
-    numbers
-        .into_iter()
-        .chain(version)
-        .fold(0xcbf2_9ce4_8422_2325, |hash, number| (hash ^ number).wrapping_mul(0x0000_0100_0000_01b3))
+    tables.into_iter().fold(layout(env!("CARGO_PKG_VERSION"), 0, 0), mix)
 }

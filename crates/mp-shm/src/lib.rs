@@ -7,6 +7,10 @@
 //! What it does not do yet: named segments, typed values and arrays, frozen archives, attaching by name.
 //! Limits: 4095 processes, 65535 threads, 64 program files and 64 GiB a session; 8 sessions a process.
 
+// The derive macro names this crate by its own name.
+#[cfg(not(loom))]
+extern crate self as mp_shm;
+
 pub mod death;
 pub mod lock;
 
@@ -31,19 +35,31 @@ pub mod layout;
 #[cfg(not(loom))]
 pub mod participants;
 #[cfg(not(loom))]
+pub mod place;
+#[cfg(not(loom))]
 pub mod program;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
 pub mod references;
 #[cfg(not(loom))]
+pub mod safe;
+#[cfg(not(loom))]
 pub mod session;
+#[cfg(not(loom))]
+pub mod shared;
 #[cfg(not(loom))]
 pub mod starts;
 
 #[cfg(not(loom))]
 pub use codec::Message;
 #[cfg(not(loom))]
+pub use mp_derive::ShmSafe;
+#[cfg(not(loom))]
 pub use rkyv;
 #[cfg(not(loom))]
+pub use safe::ShmSafe;
+#[cfg(not(loom))]
 pub use session::Session;
+#[cfg(not(loom))]
+pub use shared::Shared;

@@ -151,18 +151,33 @@ impl Session {
         ends: [Kind; 2],
         type_hash: u32,
     ) -> Result<[Reference; 2], SessionError> {
-        let me = self.me()?;
-        let entries = [self.take_entry()?, self.take_entry()?];
-        let stamp = Stamp::read(block.header());
         let Some((kind, _)) = ends[0].endpoint() else {
             unreachable!("objects are made with the kinds of their endpoints")
         };
+        self.publish(block, kind, ends, type_hash)
+    }
+
+    /// Makes an object with one or two kinds of references, and takes the first of each.
+    fn publish<const ROLES: usize>(
+        self,
+        block: crate::block::Block,
+        kind: Kind,
+        ends: [Kind; ROLES],
+        type_hash: u32,
+    ) -> Result<[Reference; ROLES], SessionError> {
+        let me = self.me()?;
+        let mut entries = [0; ROLES];
+        for entry in &mut entries {
+            *entry = self.take_entry()?;
+        }
+        let stamp = Stamp::read(block.header());
         let _locked = self.lock();
         let header = block.header();
         let offset = block.into_offset();
         header.type_hash.store(type_hash, Ordering::Relaxed);
-        header.counts[0].store(1, Ordering::Relaxed);
-        header.counts[1].store(1, Ordering::Relaxed);
+        for (role, count) in header.counts.iter().enumerate() {
+            count.store(u32::from(role < ROLES), Ordering::Relaxed);
+        }
         mp_sys::crash::point("references.before_object");
         restamp_shared(header, stamp, kind);
         let handle =
@@ -170,8 +185,22 @@ impl Session {
         for (role, entry) in entries.iter().enumerate() {
             self.entry(*entry).store(offset | IN_USE | role as u64, Ordering::Relaxed);
         }
-        let reference = |role: usize| Reference::new(self, handle(ends[role]), entries[role], me.process);
-        Ok([reference(0), reference(1)])
+        Ok(std::array::from_fn(|role| Reference::new(self, handle(ends[role]), entries[role], me.process)))
+    }
+
+    /// Makes a block that this process holds an object of plain memory, and takes the first reference to it. `type_hash` stands for
+    /// what lies in it.
+    ///
+    /// # Errors
+    /// No memory for the ledger.
+    pub(crate) fn publish_memory(
+        self,
+        block: crate::block::Block,
+        kind: Kind,
+        type_hash: u32,
+    ) -> Result<Reference, SessionError> {
+        let [reference] = self.publish(block, kind, [kind], type_hash)?;
+        Ok(reference)
     }
 
     fn entry(self, offset: u64) -> &'static AtomicU64 {

@@ -9,15 +9,17 @@
 
 #![expect(unsafe_code, reason = "typed access to the mapping")]
 
+use crate::ShmSafe;
 use crate::block::Caches;
 use crate::domain::Locked;
 use crate::error::SessionError;
 use crate::layout::{
     ARENA, BLOCK_HEADER_BYTES, BlockHeader, DIRTY_BLOCKS, DIRTY_NOT, Header, MAGIC, PROCESSES, ProcessEntry,
-    SIZE_BYTES, SIZE_BYTES_MIN, ShmSafe, THREADS, abi_hash,
+    SIZE_BYTES, SIZE_BYTES_MIN, THREADS, WAIT_MAX, WAITS, abi_hash,
 };
 use crate::lock::Acquired;
 use crate::participants::is_alive;
+use crate::place::{self, WaitEntry};
 use crate::references::FreeEntries;
 use mp_sys::futex::Watch;
 use mp_sys::memory::{Mapping, SharedFile};
@@ -118,6 +120,8 @@ impl Session {
             }
         };
         file.commit(0, 4096).map_err(SessionError::Create)?;
+        let waits_bytes = (WAIT_MAX * size_of::<WaitEntry>()) as u64;
+        file.commit(WAITS, waits_bytes).map_err(SessionError::Create)?;
         let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
         let number = free_number(&attached);
         let session = Self::enter(file, mapping, number, &mut attached)?;
@@ -198,6 +202,8 @@ impl Session {
             free_entries: FreeEntries::default(),
         })));
         attached.push(session);
+        let start = mapping.at(0, 1, 1).map_or(0, |address| address.as_ptr() as usize);
+        place::register(start, mapping.len(), Box::leak(Box::new(session)), session.waits());
         Ok(session)
     }
 
@@ -251,6 +257,11 @@ impl Session {
     #[must_use]
     pub fn bytes(self, offset: u64, len: usize) -> Option<std::ptr::NonNull<u8>> {
         self.0.mapping.at(offset, len, 1)
+    }
+
+    fn waits(self) -> &'static [WaitEntry] {
+        let table: Option<&'static [WaitEntry; WAIT_MAX]> = self.at(WAITS);
+        table.unwrap_or_else(|| unreachable!("every session is larger than its tables"))
     }
 
     pub(crate) fn header(self) -> &'static Header {

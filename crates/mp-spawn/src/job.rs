@@ -17,10 +17,11 @@
 
 use crate::code::FnRef;
 use crate::panics::{self, Panic};
+use mp_shm::ShmSafe;
 use mp_shm::block::Block;
 use mp_shm::codec::{Payload, encode};
 use mp_shm::deliver::{Place, Record};
-use mp_shm::layout::{BLOCK_HEADER_BYTES, ShmSafe};
+use mp_shm::layout::BLOCK_HEADER_BYTES;
 use mp_shm::{Message, Session, rkyv};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -31,7 +32,7 @@ pub(crate) const REFUSED: u32 = 3;
 
 /// The record.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(ShmSafe, Debug, Default)]
 pub(crate) struct Job {
     pub(crate) state: AtomicU32,
     /// Set when the parent no longer wants the value.
@@ -43,9 +44,6 @@ pub(crate) struct Job {
     pub(crate) argument: Place,
     pub(crate) value: Place,
 }
-
-// SAFETY: `repr(C)`, atomics only, any bit pattern is a value.
-unsafe impl ShmSafe for Job {}
 
 /// The job in the record at `offset`.
 pub(crate) fn at(session: Session, offset: u64) -> Option<&'static Job> {

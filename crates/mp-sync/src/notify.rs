@@ -38,6 +38,7 @@ use mp_sys::robust::{self, WAITERS};
 
 /// The word of one side.
 #[derive(Debug)]
+#[cfg_attr(not(loom), derive(mp_shm::ShmSafe))]
 #[repr(C)]
 pub struct Notify {
     word: AtomicU32,

@@ -183,6 +183,12 @@ pub fn has_thread(pid: u32, start_time: u64, tid: u32) -> bool {
             .is_some_and(|status| !status.leader_ended)
 }
 
+/// Whether the process has a thread of this id at this moment.
+#[must_use]
+pub fn is_thread(pid: u32, tid: u32) -> bool {
+    std::fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(false)
+}
+
 /// The effective user id of this process.
 #[must_use]
 pub fn user() -> u32 {

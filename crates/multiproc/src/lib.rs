@@ -42,7 +42,8 @@ pub use mp_channel::{
     ChannelError, Receiver, RecvError, SendError, SendFailure, Sender, channel, channel_in,
 };
 pub use mp_pool::{MapError, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError};
+pub use mp_shm as shm;
 pub use mp_shm::error::SessionError;
-pub use mp_shm::{Message, Session, rkyv};
+pub use mp_shm::{Message, Session, Shared, ShmSafe, rkyv};
 pub use mp_spawn::panics::Panic;
 pub use mp_spawn::{JoinError, Process, SpawnError, init, set_executable, spawn};

@@ -16,10 +16,12 @@
 mod decode;
 mod encode;
 mod error;
+mod handles;
 
 pub use decode::{Decoder, Detach, INLINE_MAX, Payload};
 pub use encode::{Attach, Encoded, Encoder, encode};
 pub use error::{DecodeError, EncodeError};
+pub use handles::ArchivedHandle;
 
 use rkyv::api::high::HighValidator;
 use rkyv::bytecheck::CheckBytes;

@@ -1,0 +1,54 @@
+//! Handles inside messages.
+//!
+//! A handle is archived as its index among the handles of its message. The bounds ask for a serializer that can carry handles, so one
+//! that is serialised anywhere else does not compile.
+
+use rkyv::rend::u32_le;
+
+/// A handle in a message: its index among the message's handles.
+#[derive(Clone, Copy, Debug, rkyv::Portable, rkyv::bytecheck::CheckBytes)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(transparent)]
+pub struct ArchivedHandle {
+    /// The index.
+    pub index: u32_le,
+}
+
+/// Makes a type that holds a [`Reference`](crate::references::Reference) a message: how it gives the reference, and how it is made of
+/// one. For the crates of this library.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! message_of_handle {
+    ([$($param:ident: $($bound:path)?)?] $of:ty, $kind:expr, $reference:expr, $open:expr) => {
+        impl$(<$param $(: $bound)?>)? $crate::rkyv::Archive for $of {
+            type Archived = $crate::codec::ArchivedHandle;
+            type Resolver = u32;
+
+            fn resolve(&self, index: u32, out: $crate::rkyv::Place<Self::Archived>) {
+                $crate::rkyv::munge::munge!(let $crate::codec::ArchivedHandle { index: place } = out);
+                $crate::rkyv::Archive::resolve(&index, (), place);
+            }
+        }
+
+        impl<$($param $(: $bound)?,)? S> $crate::rkyv::Serialize<S> for $of
+        where
+            S: $crate::codec::Attach + ?Sized,
+        {
+            fn serialize(&self, serializer: &mut S) -> Result<u32, S::Error> {
+                let reference: fn(&$of) -> &$crate::references::Reference = $reference;
+                serializer.attach(reference(self))
+            }
+        }
+
+        impl<$($param $(: $bound)?,)? D> $crate::rkyv::Deserialize<$of, D> for $crate::codec::ArchivedHandle
+        where
+            D: $crate::codec::Detach + ?Sized,
+        {
+            fn deserialize(&self, deserializer: &mut D) -> Result<$of, D::Error> {
+                let reference = deserializer.detach(self.index.to_native(), $kind)?;
+                let open: fn($crate::references::Reference) -> Result<$of, $crate::references::HandleError> = $open;
+                open(reference).map_err(|error| deserializer.refuse(error))
+            }
+        }
+    };
+}
