@@ -39,6 +39,8 @@ loom::lazy_static! {
 struct Me {
     tid: u32,
     pending_word: Option<*const AtomicU32>,
+    /// What it holds, the oldest first.
+    held: Vec<*const RobustWord>,
     steps_left: Option<usize>,
 }
 
@@ -58,6 +60,8 @@ pub enum Control {
     NoPending = 1,
     /// The halves of slot words are not watched.
     NoSlotWatch = 2,
+    /// Words that are held are not in the list.
+    NoLinks = 3,
 }
 
 static CONTROL: AtomicU8 = AtomicU8::new(0);
@@ -92,7 +96,7 @@ pub fn participant<T>(
     if let Some(sentinel) = sentinel {
         sentinel.store(tid | WAITERS, Ordering::Release);
     }
-    ME.with(|me| *me.borrow_mut() = Me { tid, pending_word: None, steps_left: die_at });
+    ME.with(|me| *me.borrow_mut() = Me { tid, pending_word: None, held: Vec::new(), steps_left: die_at });
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => {
             ME.with(|me| me.borrow_mut().steps_left = None);
@@ -113,20 +117,81 @@ fn exit(tid: u32, sentinel: Option<&AtomicU32>) {
         sentinel.store(WAITERS | OWNER_DIED, Ordering::Release);
         wake(sentinel, 1);
     }
-    let pending = ME.with(|me| me.borrow_mut().pending_word.take());
-    if let Some(word) = pending {
+    let (held, pending) = ME.with(|me| {
+        let mut me = me.borrow_mut();
+        (std::mem::take(&mut me.held), me.pending_word.take())
+    });
+    // The list first, but for the pending word, then that one.
+    for word in held.into_iter().rev() {
         // SAFETY: the word outlives the model's threads: models keep what they share in an `Arc` of the whole body.
         #[expect(unsafe_code, reason = "a pointer to a word of the model that is running")]
+        let word = unsafe { &(*word).word };
+        if pending.is_none_or(|pending| !std::ptr::eq(pending, word)) {
+            handle_death(word, tid, false);
+        }
+    }
+    if let Some(word) = pending {
+        // SAFETY: as above.
+        #[expect(unsafe_code, reason = "a pointer to a word of the model that is running")]
         let word = unsafe { &*word };
-        handle_death(word, tid);
+        handle_death(word, tid, true);
     }
 }
 
-/// `handle_futex_death` for the pending word.
-fn handle_death(word: &AtomicU32, tid: u32) {
+/// A word that can be held; see `robust::RobustWord` of a normal build.
+#[derive(Debug)]
+pub struct RobustWord {
+    /// The futex word.
+    pub word: AtomicU32,
+    /// Free for whoever owns the memory.
+    pub tag: AtomicU32,
+    /// As `tag`.
+    pub extra: [AtomicU32; 4],
+}
+
+impl RobustWord {
+    /// A word that is nobody's.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            word: AtomicU32::new(0),
+            tag: AtomicU32::new(0),
+            extra: std::array::from_fn(|_| AtomicU32::new(0)),
+        }
+    }
+}
+
+impl Default for RobustWord {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// See `robust::hold` of a normal build.
+///
+/// # Errors
+/// None in a model.
+///
+/// # Safety
+/// The word outlives the model's threads.
+#[expect(unsafe_code, reason = "the promise of the normal build")]
+pub unsafe fn hold(node: &RobustWord, _most: usize) -> Result<(), crate::robust::HoldError> {
+    if !control_is(Control::NoLinks) {
+        ME.with(|me| me.borrow_mut().held.push(std::ptr::from_ref(node)));
+    }
+    Ok(())
+}
+
+/// See `robust::let_go` of a normal build.
+pub fn let_go(node: &RobustWord) {
+    ME.with(|me| me.borrow_mut().held.retain(|held| !std::ptr::eq(*held, node)));
+}
+
+/// `handle_futex_death` for a word of the list, or the pending one.
+fn handle_death(word: &AtomicU32, tid: u32, pending: bool) {
     loop {
         let value = word.load(Ordering::Acquire);
-        if value & TID_MASK == 0 {
+        if pending && value & TID_MASK == 0 {
             wake(word, 1);
             return;
         }
