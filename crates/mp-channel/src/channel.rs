@@ -6,7 +6,7 @@ use crate::ring::Shape;
 use crate::slot::Cut;
 use mp_shm::handle::Kind;
 use mp_shm::{Message, Session, message_of_handle};
-use mp_sync::notify::Patience;
+use mp_sync::patience::Patience;
 use mp_sys::deadline::Deadline;
 use std::fmt;
 use std::marker::PhantomData;

@@ -11,7 +11,7 @@ use crate::slot::{Cut, TAG_BYTES};
 use mp_shm::codec::{DecodeError, Payload};
 use mp_shm::handle::Kind;
 use mp_shm::{Message, Session, message_of_handle};
-use mp_sync::notify::Patience;
+use mp_sync::patience::Patience;
 use mp_sys::deadline::Deadline;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

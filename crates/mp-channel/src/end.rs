@@ -11,7 +11,7 @@ use mp_shm::handle::Kind;
 use mp_shm::participants::Me;
 use mp_shm::references::{HandleError, Reference};
 use mp_shm::{Message, Session, kinds};
-use mp_sync::notify::Patience;
+use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

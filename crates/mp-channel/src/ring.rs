@@ -35,7 +35,8 @@
 #![expect(unsafe_code, reason = "the pending words")]
 
 use mp_shm::death::Domain;
-use mp_sync::notify::{Blocked, Notify, Owner, Patience};
+use mp_sync::notify::{Blocked, Notify, Owner};
+use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::crash;

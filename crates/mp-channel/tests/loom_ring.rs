@@ -12,7 +12,7 @@ use loom::thread;
 use mp_channel::ring::{Control, Ring, Shape, Slots, World, first_word};
 use mp_shm::death::{self, Domain};
 use mp_shm::lock::DomainLock;
-use mp_sync::notify::Patience;
+use mp_sync::patience::Patience;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
 use mp_sys::model::{self, Control as Protection, participant};

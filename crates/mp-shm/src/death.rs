@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Every sleeper watches *every* other process, not only those it waits for: the woken one may die before it can tell the
-//! rest, and then its death must wake somebody. A wait takes 128 words at most, so beyond [`SENTINELS_MAX`] processes
+//! rest, and then its death must wake somebody. A wait takes 128 words at most, so beyond some 120 processes, fewer for who has many words of his own,
 //! the rest is left to the backstop.
 //!
 //! Models: loom `death_*` in `tests/loom_death.rs`, negative control without watching all.
@@ -28,10 +28,8 @@ use mp_sys::deadline::Deadline;
 use mp_sys::futex::{self, WATCH_MAX, Waited, Watch};
 use std::time::Duration;
 
-/// Most sentinels one sleeper watches; leaves room for its own words.
-pub const SENTINELS_MAX: usize = WATCH_MAX - OWN_MAX - 3;
-/// Most words of its own a sleeper passes to [`sleep`].
-pub const OWN_MAX: usize = 5;
+/// Most words of its own a sleeper passes to [`sleep`]. The others are for sentinels, 59 or more.
+pub const OWN_MAX: usize = 66;
 
 /// What a sleeper needs to know of the domain it sleeps in.
 pub trait Domain {
@@ -40,6 +38,12 @@ pub trait Domain {
 
     /// The word that is advanced when a process joins, after it has its sentinel.
     fn members(&self) -> &AtomicU32;
+
+    /// Whether this process takes part, so that its death wakes who sleeps. It is no part of a domain after a `fork` behind the
+    /// library's back.
+    fn is_member(&self) -> bool {
+        true
+    }
 
     /// Called before every sleep, while nothing is pending; a good moment for what is too slow elsewhere. A time says that something may happen soon that no word
     /// announces, and when to look for it: that is how long the sleep lasts at most.
@@ -98,7 +102,7 @@ pub fn sleep<D: Domain + ?Sized>(
     let dead = domain.sentinels(&mut |word, value| {
         watches[len] = Watch::Word(word, value);
         len += 1;
-        len < own_end + SENTINELS_MAX
+        len < WATCH_MAX
     });
     if dead && domain.recover() {
         return Slept::Again;

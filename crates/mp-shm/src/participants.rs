@@ -249,6 +249,10 @@ impl Domain for Session {
         &self.header().members.0
     }
 
+    fn is_member(&self) -> bool {
+        self.me().is_ok()
+    }
+
     fn before_sleep(&self) -> Option<Duration> {
         // A thread may have been moved since it registered.
         self.note_processors();

@@ -1,7 +1,10 @@
-//! Words one can wait on across processes.
+//! Words one can wait on across processes: locks, conditions, semaphores, events, barriers.
 //!
-//! So far: [`notify`], the crash-safe wake-up under the channels, and [`spin`], how long to spin before sleeping. Locks, conditions,
-//! semaphores, barriers and the trait for what can be waited on are not here yet.
+//! Everything here survives the death of any process at any instruction: nobody who waits is stranded, what the dead held comes
+//! back, and who finds data that a dead owner may have left half changed is told.
 
+pub mod error;
 pub mod notify;
+pub mod patience;
+pub mod raw;
 pub mod spin;

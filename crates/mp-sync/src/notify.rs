@@ -27,6 +27,7 @@
 
 #![expect(unsafe_code, reason = "the pending word")]
 
+use crate::patience::Patience;
 use crate::spin::Spin;
 use mp_shm::death::{self, Domain, Slept};
 use mp_sys::atomic::{AtomicU32, Ordering, fence};
@@ -66,26 +67,6 @@ pub enum Owner<'a> {
     Living(Watch<'a>),
     /// A thread that is dead: its slot waits for a recovery.
     Dead,
-}
-
-/// How long to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// Not at all.
-    None,
-    /// Until then.
-    Until(Deadline),
-    /// As long as it takes.
-    Forever,
-}
-
-impl Patience {
-    fn deadline(self) -> Option<Deadline> {
-        match self {
-            Self::Until(deadline) => Some(deadline),
-            Self::None | Self::Forever => None,
-        }
-    }
 }
 
 impl Notify {

@@ -1,4 +1,6 @@
-//! Which processors may run the calling thread.
+//! Which processors may run the calling thread, and how many there are.
+
+#![expect(unsafe_code, reason = "sysconf")]
 
 /// Words of a processor mask; enough for 1024 processors.
 pub const MASK_WORDS: usize = 16;
@@ -21,4 +23,16 @@ mod tests {
     fn this_thread_runs_somewhere() {
         assert!(super::affinity().iter().any(|&word| word != 0));
     }
+}
+
+/// How many processors the machine runs; read once.
+#[must_use]
+pub fn count() -> usize {
+    use std::sync::OnceLock;
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| {
+        // SAFETY: asks for a number.
+        let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+        usize::try_from(count).unwrap_or(1).max(1)
+    })
 }
