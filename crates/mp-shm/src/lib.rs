@@ -13,7 +13,10 @@ extern crate self as mp_shm;
 
 pub mod death;
 pub mod lock;
+pub mod stamped;
 
+#[cfg(not(loom))]
+pub mod array;
 #[cfg(not(loom))]
 pub mod audit;
 #[cfg(not(loom))]
@@ -27,13 +30,25 @@ mod domain;
 #[cfg(not(loom))]
 pub mod error;
 #[cfg(not(loom))]
+pub mod frozen;
+#[cfg(not(loom))]
 pub mod handle;
+#[cfg(not(loom))]
+mod item;
 #[cfg(not(loom))]
 pub mod kinds;
 #[cfg(not(loom))]
+pub mod latest;
+#[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
+pub mod list;
+#[cfg(not(loom))]
+mod object;
+#[cfg(not(loom))]
 pub mod participants;
+#[cfg(not(loom))]
+pub mod parts;
 #[cfg(not(loom))]
 pub mod place;
 #[cfg(not(loom))]
@@ -45,21 +60,45 @@ pub mod references;
 #[cfg(not(loom))]
 pub mod safe;
 #[cfg(not(loom))]
+pub mod sealed;
+#[cfg(not(loom))]
 pub mod session;
 #[cfg(not(loom))]
 pub mod shared;
 #[cfg(not(loom))]
+pub mod sole;
+#[cfg(not(loom))]
 pub mod starts;
+#[cfg(not(loom))]
+pub mod value;
+#[cfg(not(loom))]
+mod words;
 
+#[cfg(not(loom))]
+pub use array::Array;
 #[cfg(not(loom))]
 pub use codec::Message;
 #[cfg(not(loom))]
+pub use frozen::Frozen;
+#[cfg(not(loom))]
+pub use item::Item;
+#[cfg(not(loom))]
+pub use latest::{Latest, LatestWriter};
+#[cfg(not(loom))]
+pub use list::List;
+#[cfg(not(loom))]
 pub use mp_derive::ShmSafe;
+#[cfg(not(loom))]
+pub use parts::{ArrayMut, Part, Split};
 #[cfg(not(loom))]
 pub use rkyv;
 #[cfg(not(loom))]
 pub use safe::ShmSafe;
 #[cfg(not(loom))]
+pub use sealed::SealedFrozen;
+#[cfg(not(loom))]
 pub use session::Session;
 #[cfg(not(loom))]
 pub use shared::Shared;
+#[cfg(not(loom))]
+pub use value::Value;
