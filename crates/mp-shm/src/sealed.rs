@@ -97,13 +97,12 @@ fn head_word(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// The archive in a file's bytes.
 fn archive_in<T: Message>(bytes: &[u8]) -> Result<NonNull<T::Archived>, SealedError> {
-    if head_word(bytes, 0) != Some(MAGIC) {
-        return Err(SealedError::NotFrozen);
-    }
-    if head_word(bytes, 1) != Some(layout_of::<T>()) {
+    let [magic, layout, len] = [0, 1, 2].map(|at| head_word(bytes, at));
+    let layout = layout.filter(|_| magic == Some(MAGIC)).ok_or(SealedError::NotFrozen)?;
+    if layout != layout_of::<T>() {
         return Err(SealedError::OtherType);
     }
-    let len = head_word(bytes, 2).and_then(|len| usize::try_from(len).ok());
+    let len = len.and_then(|len| usize::try_from(len).ok());
     let archive = bytes.get(ARCHIVE..).and_then(|rest| rest.get(..len?)).ok_or(SealedError::NotFrozen)?;
     root::<T>(archive).map_err(SealedError::Invalid)
 }

@@ -79,6 +79,7 @@ fn check(locks: bool, die_at: Option<usize>) {
         mortal.join().unwrap();
         assert_eq!(other.join().unwrap(), Some(()), "the survivor gets through");
         let last = participant(9, None, None, || {
+            slot.read();
             slot.write(4);
             slot.read()
         });
