@@ -7,7 +7,7 @@
 //! payload   0 newest | 128 buffers, each a stamp and the words of a T, in whole cache lines; 4 to 32 of them
 //! ```
 //!
-//! Who may write: the holder of the one reference of the writer's role, see [`sole`](crate::sole). It can be sent. When its holder has died, or
+//! Who may write: the holder of the one reference of the writer's role, see [`sole`]. It can be sent. When its holder has died, or
 //! dropped it, any reader can become the writer.
 //! Readers: a reader looks again only if the writer has gone once round while it was copying, so some party always makes headway;
 //! with 4 KiB of buffers that takes a reader that was interrupted.

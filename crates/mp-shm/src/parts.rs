@@ -1,7 +1,7 @@
 //! An array with one owner, and its split into parts that have one owner each: [`ArrayMut`], [`Split`] and [`Part`].
 //!
 //! Owns: the object with the elements, and for each part a *token*, a small object that says which elements the part is. Whoever holds the
-//! only reference to a token may use these elements as `&mut [T]`; when that is, says the table in [`sole`](crate::sole).
+//! only reference to a token may use these elements as `&mut [T]`; when that is, says the table in [`sole`].
 //!
 //! ```text
 //! elements            token                      may be used by

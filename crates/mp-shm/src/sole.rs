@@ -20,7 +20,7 @@
 
 use crate::death::{self, Domain, Slept};
 use crate::references::Reference;
-use mp_sys::backstop::Backstop;
+use mp_sys::backstop::{self, Backstop};
 use mp_sys::deadline::Deadline;
 use mp_sys::futex::Watch;
 use std::fmt;
@@ -74,9 +74,16 @@ pub(crate) fn wait(reference: &Reference, until: Option<Deadline>) -> Result<(),
             other => return other,
         }
         let look = session.before_sleep();
-        let slept = death::sleep(&session, &[Watch::Word(count, seen)], None, backstop.until(until), look);
-        if slept == Slept::TimedOut && until.is_some_and(Deadline::passed) {
+        let own = [Watch::Word(count, seen)];
+        if death::sleep(&session, &own, None, backstop.until(until), look) == Slept::Again {
+            continue;
+        }
+        if until.is_some_and(Deadline::passed) {
             return check(reference);
+        }
+        let now = count.load(Ordering::Acquire);
+        if now == 1 && backstop::is_lost(count, now) {
+            backstop::found_work();
         }
     }
 }

@@ -13,7 +13,7 @@ use mp_testkit::{assert_no_backstop, watchdog};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const STEPS: u32 = 2_000;
+const STEPS: u32 = 5_000;
 /// Most bytes that one party holds.
 const HELD_MAX: usize = 8 << 20;
 
@@ -95,13 +95,20 @@ fn child(seed: u64) -> Result<(), String> {
     take_part(Session::current().unwrap(), seed)
 }
 
+/// One after the other: both look at the whole session.
 #[test]
-fn d9_blocks_of_processes_and_threads_never_overlap_and_come_back() {
+fn d9_blocks_never_overlap_and_come_back() {
     let _watchdog = watchdog(Duration::from_secs(240));
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let session = Session::current().unwrap();
     session.me().unwrap();
+    many_parties(session, seed);
+    one_is_killed(session, seed);
+    assert_no_backstop();
+}
+
+fn many_parties(session: Session, seed: u64) {
     let mut committed = Vec::new();
     for round in 0..3_u64 {
         let seed = seed.wrapping_add(round * 100);
@@ -119,7 +126,6 @@ fn d9_blocks_of_processes_and_threads_never_overlap_and_come_back() {
     // Small blocks keep their spans; large ones give theirs back. A second and third round find what the first left.
     let (first, last) = (committed[0], committed[2]);
     assert!(last <= first * 2, "seed {seed}: memory does not come back: {committed:?}");
-    assert_no_backstop();
 }
 
 fn hold_until_killed((seed, told): (u64, mp_channel::Sender<()>)) {
@@ -132,21 +138,14 @@ fn hold_until_killed((seed, told): (u64, mp_channel::Sender<()>)) {
     drop(held);
 }
 
-#[test]
-fn d9_blocks_of_a_killed_process_come_back() {
-    let _watchdog = watchdog(Duration::from_secs(240));
-    let seed = fastrand::u64(..);
-    println!("seed {seed}");
-    let session = Session::create().unwrap();
-    session.me().unwrap();
+fn one_is_killed(session: Session, seed: u64) {
     let (told, is_told) = mp_channel::channel(1).unwrap();
     let child = Process::spawn(hold_until_killed, (seed, told)).unwrap();
     is_told.recv().unwrap();
-    let current = Session::current().unwrap();
-    assert!(current.audit().blocks >= 200);
-    let held = current.committed_bytes().unwrap();
+    assert!(session.audit().blocks >= 200);
+    let held = session.committed_bytes().unwrap();
     child.kill().unwrap();
     let _ = child.join();
-    mp_testkit::proc::until(|| current.audit().processes == 1);
-    assert!(current.committed_bytes().unwrap() < held, "large blocks give their memory back");
+    mp_testkit::proc::until(|| session.audit().processes == 1);
+    assert!(session.committed_bytes().unwrap() < held, "large blocks give their memory back");
 }
