@@ -4,7 +4,21 @@
 //! a process holds in it is recorded so that its death, at any instruction, leaves nothing behind: see the heads of
 //! `recover`, [`references`], [`block`] and [`participants`].
 //!
-//! What it does not do yet: named segments, typed values and arrays, frozen archives, attaching by name.
+//! What lies in it for users, each behind a handle that can be cloned and sent in messages:
+//!
+//! | to share | use | changed by |
+//! |---|---|---|
+//! | a struct of atomics and locks | [`Shared`] | its own means |
+//! | at most 8 bytes | [`Value`] | everybody, atomically |
+//! | a slice of plain elements | [`Array`] | everybody, one element at a time |
+//! | parts of a slice as `&mut` | [`ArrayMut`], [`Part`] | the one holder of each part |
+//! | a few strings, numbers, bytes | [`List`] | everybody, one item at a time |
+//! | the newest of a row of values | [`Latest`], [`LatestWriter`] | one writer, who never waits |
+//! | any message, read in place | [`Frozen`], [`SealedFrozen`] | nobody |
+//!
+//! A handle that can be cloned gives no reference to what others may change.
+//!
+//! What it does not do yet: named segments, attaching by name.
 //! Limits: 4095 processes, 65535 threads, 64 program files and 64 GiB a session; 8 sessions a process.
 
 // The derive macro names this crate by its own name.

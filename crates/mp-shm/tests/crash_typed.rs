@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "a child finds the point at which it dies in its environment")]
 
-use mp_channel::channel;
+use mp_channel::{Receiver, Sender, channel};
 use mp_shm::latest::latest;
 use mp_shm::{ArrayMut, Item, Latest, LatestWriter, List, Part, Session, Value};
 use mp_spawn::Process;
@@ -130,6 +130,32 @@ fn die_at(point: &str, nth: u32) -> bool {
     died
 }
 
+fn send_on((part, parts): (Part<u64>, Sender<Part<u64>>)) {
+    parts.send(part).unwrap();
+}
+
+fn wait_for_it((parts, told): (Receiver<Part<u64>>, Sender<()>)) -> bool {
+    let mut part = parts.recv().unwrap();
+    told.send(()).unwrap();
+    part.slice_mut_timeout(Duration::from_secs(60)).is_ok()
+}
+
+/// A sender that has dropped what it sent, and dies before it can wake the receiver, which waits for that.
+fn die_before_the_wake() {
+    let (_split, mut parts) = ArrayMut::<u64>::new(100).unwrap().split(1).unwrap();
+    let (to, from) = channel(1).unwrap();
+    let (told, is_told) = channel(1).unwrap();
+    let receiver = Process::spawn(wait_for_it, (from, told)).unwrap();
+    // SAFETY: as in `die_at`.
+    unsafe { std::env::set_var("MP_CRASH", "references.before_sole:1") };
+    let sender = Process::spawn(send_on, (parts.pop().unwrap(), to)).unwrap();
+    // SAFETY: as in `die_at`.
+    unsafe { std::env::remove_var("MP_CRASH") };
+    assert_eq!(sender.join().unwrap_err().signal(), Some(9));
+    is_told.recv().unwrap();
+    assert!(receiver.join().unwrap(), "the death wakes the receiver");
+}
+
 #[test]
 fn d7_d12_a_kill_at_every_crash_point_tears_nothing() {
     let _watchdog = watchdog(Duration::from_secs(600));
@@ -137,6 +163,7 @@ fn d7_d12_a_kill_at_every_crash_point_tears_nothing() {
     drop(channel::<u64>(1).unwrap());
     let points = points();
     assert!(points.len() >= 10, "the sources name their points: {points:?}");
+    die_before_the_wake();
     let mut never = Vec::new();
     for point in &points {
         let died = [1, 2, 17].map(|nth| die_at(point, nth));

@@ -5,9 +5,10 @@
 use mp_channel::channel;
 use mp_shm::frozen::FreezeError;
 use mp_shm::sealed::SealedError;
-use mp_shm::{Frozen, SealedFrozen, Session, Value, rkyv};
+use mp_shm::{Frozen, Message, SealedFrozen, Session, Value, rkyv};
 use mp_spawn::Process;
 use mp_testkit::watchdog;
+use rustix::fs::SealFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -95,13 +96,53 @@ fn d11_nobody_can_change_a_sealed_archive() {
     assert!(rustix::io::pwrite(fd, b"x", 64).is_err(), "writing is refused");
     assert!(rustix::fs::ftruncate(fd, 0).is_err(), "shrinking is refused");
     assert!(rustix::fs::ftruncate(fd, 1 << 20).is_err(), "growing is refused");
-    assert!(rustix::fs::fcntl_add_seals(fd, rustix::fs::SealFlags::FUTURE_WRITE).is_err(), "seals stay");
+    assert!(rustix::fs::fcntl_add_seals(fd, SealFlags::FUTURE_WRITE).is_err(), "seals stay");
     let again = OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", fd.as_raw_fd()));
     assert!(
         again.is_err() || !can_map_writable(again.unwrap(), MapFlags::SHARED),
         "another way in is shut, too"
     );
     assert_eq!(sum(&sealed), expected);
+}
+
+/// Opens a file of these bytes and seals, made by somebody else.
+fn opened<T: Message>(bytes: &[u8], seals: SealFlags) -> Result<SealedFrozen<T>, SealedError> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
+    let fd = rustix::fs::memfd_create("test", flags).unwrap();
+    assert_eq!(rustix::io::write(&fd, bytes).unwrap(), bytes.len());
+    rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
+    SealedFrozen::from_fd(fd)
+}
+
+#[test]
+fn d11_corrupt_archives_are_refused_or_read_without_harm() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let names: Vec<String> = (0..6).map(|number| "long name".repeat(number)).collect();
+    let by_name = names.iter().map(|name| (name.clone(), vec![1; name.len()])).collect();
+    let sealed = SealedFrozen::new(&Table { names, by_name }).unwrap();
+    let bytes = std::fs::read(format!("/proc/self/fd/{}", sealed.fd().as_raw_fd())).unwrap();
+    let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    let mut refused = 0;
+    for _ in 0..5_000 {
+        let mut wrong = bytes.clone();
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(..wrong.len());
+            wrong[at] = if random.bool() { random.u8(..) } else { wrong[at] ^ 1 << random.u8(..8) };
+        }
+        wrong.truncate(wrong.len() - random.usize(..200).saturating_sub(180));
+        match opened::<Table>(&wrong, all) {
+            // Whatever it says, it lies inside of the file.
+            Ok(table) => {
+                let letters: usize = table.names.iter().map(|name| name.as_str().chars().count()).sum();
+                let numbers: usize = table.by_name.iter().map(|(name, list)| name.len() + list.len()).sum();
+                assert!(letters + numbers <= 2 * wrong.len());
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 0, "seed {seed}");
 }
 
 #[test]
@@ -111,25 +152,23 @@ fn d11_only_what_is_sealed_and_fits_is_opened() {
     assert_eq!(SealedFrozen::<Vec<u64>>::from_fd(fd()).unwrap().len(), 3);
     assert!(matches!(SealedFrozen::<Vec<u32>>::from_fd(fd()), Err(SealedError::OtherType)));
     let bytes = std::fs::read(format!("/proc/self/fd/{}", sealed.fd().as_raw_fd())).unwrap();
-    let file = |bytes: &[u8], seals: rustix::fs::SealFlags| {
-        let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
-        let fd = rustix::fs::memfd_create("test", flags).unwrap();
-        assert_eq!(rustix::io::write(&fd, bytes).unwrap(), bytes.len());
-        rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
-        SealedFrozen::<Vec<u64>>::from_fd(fd)
-    };
-    use rustix::fs::SealFlags;
     let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    assert_eq!(file(&bytes, all).unwrap()[2], 3);
-    assert!(matches!(file(&bytes, all - SealFlags::WRITE), Err(SealedError::File(_))), "not sealed");
-    assert!(matches!(file(&bytes, all - SealFlags::SHRINK), Err(SealedError::File(_))), "not sealed");
-    assert!(matches!(file(&bytes[..80], all), Err(SealedError::NotFrozen)), "cut off");
-    assert!(matches!(file(&bytes[..10], all), Err(SealedError::NotFrozen)), "cut off");
+    assert_eq!(opened::<Vec<u64>>(&bytes, all).unwrap()[2], 3);
+    assert!(
+        matches!(opened::<Vec<u64>>(&bytes, all - SealFlags::WRITE), Err(SealedError::File(_))),
+        "not sealed"
+    );
+    assert!(
+        matches!(opened::<Vec<u64>>(&bytes, all - SealFlags::SHRINK), Err(SealedError::File(_))),
+        "not sealed"
+    );
+    assert!(matches!(opened::<Vec<u64>>(&bytes[..80], all), Err(SealedError::NotFrozen)), "cut off");
+    assert!(matches!(opened::<Vec<u64>>(&bytes[..10], all), Err(SealedError::NotFrozen)), "cut off");
     let mut wrong = bytes.clone();
     // The length of the vector: the last word of the archive's root.
     let last = wrong.len() - 4;
     wrong[last..].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert!(matches!(file(&wrong, all), Err(SealedError::Invalid(_))), "not an archive");
+    assert!(matches!(opened::<Vec<u64>>(&wrong, all), Err(SealedError::Invalid(_))), "not an archive");
 }
 
 fn read_sealed(path: String) -> u64 {

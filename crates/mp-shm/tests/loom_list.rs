@@ -73,8 +73,12 @@ fn check(locks: bool, die_at: Option<usize>) {
             let slot = slot.clone();
             thread::spawn(move || participant(tid, None, die_at, || slot.write(tid.into())))
         };
+        let reader = {
+            let slot = slot.clone();
+            thread::spawn(move || participant(4, None, None, || slot.read()))
+        };
         let (mortal, other) = (party(2, die_at), party(3, None));
-        let read = participant(1, None, None, || slot.read());
+        let read = reader.join().unwrap();
         assert!(read.is_some_and(|value| (1..=3).contains(&value)));
         mortal.join().unwrap();
         assert_eq!(other.join().unwrap(), Some(()), "the survivor gets through");
