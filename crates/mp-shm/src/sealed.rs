@@ -30,8 +30,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// A value frozen in a sealed file: dereferences to its archive. It takes one file descriptor, and is not a message: hand
-/// [`fd`](Self::fd) on, by inheritance or over a socket, and open it with [`from_fd`](Self::from_fd).
+/// A value frozen in a sealed file: dereferences to its archive. It takes one file descriptor. It is not a message, since messages carry no file
+/// descriptors yet: hand [`fd`](Self::fd) on, by inheritance or over a socket, and open it with [`from_fd`](Self::from_fd).
 ///
 /// # Examples
 /// ```

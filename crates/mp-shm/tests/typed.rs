@@ -176,6 +176,25 @@ fn d7_a_part_in_a_message_belongs_to_nobody() {
     assert_eq!(split.join().unwrap()[0], 1);
 }
 
+#[test]
+fn d7_who_waits_to_be_the_only_holder_is_woken_by_the_drop_of_the_other() {
+    let _watchdog = limit();
+    let (_split, mut parts) = ArrayMut::<u8>::new(8).unwrap().split(1).unwrap();
+    let part = parts.pop().unwrap();
+    let session = mp_shm::Session::current().unwrap();
+    let message = mp_shm::codec::encode(session, &part, 0).unwrap().into_block().unwrap();
+    let mut other: Part<u8> = mp_shm::codec::Payload::in_block(message).decode().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        tell.send(mp_testkit::proc::Task::current()).unwrap();
+        other.slice_mut_timeout(Duration::from_secs(60)).is_ok()
+    });
+    told.recv().unwrap().wait_until_blocked();
+    drop(part);
+    assert!(waiting.join().unwrap());
+    assert_no_backstop();
+}
+
 fn die_with((mut part, told): (Part<u8>, Sender<()>)) {
     part.slice_mut().unwrap().fill(9);
     told.send(()).unwrap();
