@@ -96,10 +96,12 @@ fn d12_a_killed_writer_leaves_a_whole_value_and_its_place() {
         is_told.recv().unwrap();
         assert!(cell.claim_writer().unwrap().is_none(), "there is a writer");
         child.kill().unwrap();
-        let _ = child.join();
+        // Nobody sleeps in the session meanwhile: the death is found by the claim itself.
+        mp_testkit::proc::until(|| mp_testkit::proc::has_ended(child.pid()));
         let left = cell.get();
         assert!(left.iter().all(|one| *one == left[0]) && left[0] >= 100, "{left:?}");
         let mut writer = cell.claim_writer().unwrap().expect("the writer is dead");
+        let _ = child.join();
         assert!(cell.claim_writer().unwrap().is_none(), "one writer at a time");
         writer.set([number; LEN]).unwrap();
         assert_eq!(cell.get(), [number; LEN], "the next writer goes on");

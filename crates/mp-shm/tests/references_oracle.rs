@@ -6,6 +6,7 @@
 
 use mp_channel::{Receiver, Sender, channel};
 use mp_shm::audit::Audit;
+use mp_shm::codec::{Payload, encode};
 use mp_shm::{Session, Shared};
 use mp_spawn::Process;
 use mp_testkit::{assert_no_backstop, watchdog};
@@ -96,6 +97,16 @@ fn d9_references_are_counted_as_a_plain_model_counts_them() {
                 }
                 Err(_) => assert!(queued.is_empty(), "{at}: a message was lost"),
             },
+            _ if !held.is_empty() => {
+                // A message that nobody decodes, and one that is decoded in part.
+                let chosen: Vec<usize> = (0..3).map(|_| random.usize(..held.len())).collect();
+                let numbers = chosen.iter().map(|&one| held[one].1[0].clone()).collect();
+                let encoded = encode(session, &nest(&mut random, numbers), 0).unwrap();
+                let message = Payload::in_block(encoded.into_block().unwrap());
+                if random.bool() {
+                    assert!(message.decode::<Vec<Option<(String, Vec<Shared<u32>>)>>>().is_err(), "{at}");
+                }
+            }
             _ => {}
         }
         while held.len() > 60 {
