@@ -158,11 +158,12 @@ fn d9_handles_passed_between_processes_name_what_they_named_and_are_given_back()
     let (to_one, one) = channel::<Message>(8).unwrap();
     let (to_two, two) = channel::<Message>(8).unwrap();
     let numbers: Vec<Number> = (0..20).map(|_| Shared::zeroed().unwrap()).collect();
-    let first = Process::spawn(pass_on, (one.clone(), to_two.clone(), seed)).unwrap();
-    let second = Process::spawn(pass_on, (two.clone(), to_one.clone(), seed.wrapping_add(1))).unwrap();
+    // Before there is anybody to fill the channel up.
     for some in numbers.chunks(4) {
         to_one.send(vec![Some((String::new(), some.to_vec()))]).unwrap();
     }
+    let first = Process::spawn(pass_on, (one.clone(), to_two.clone(), seed)).unwrap();
+    let second = Process::spawn(pass_on, (two.clone(), to_one.clone(), seed.wrapping_add(1))).unwrap();
     let added = first.join().unwrap() + second.join().unwrap();
     // What is left in the channels goes with them.
     drop((one, two, to_one, to_two));
