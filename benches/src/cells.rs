@@ -1,4 +1,7 @@
 //! Latest-value cells: how reads and writes are timed, the peer `mmap-sync`, and the raw limit, a cache line that two CPUs hand to each other.
+//!
+//! The peer takes no part where a writer and a reader work at full speed: its writer waits for readers, and beside one that never rests it
+//! came to write less than once a second.
 #![expect(unsafe_code, reason = "the peer's reads ask for promises about their guards")]
 
 use crate::Outcome;
@@ -8,12 +11,15 @@ use crate::payload::{self, Payload};
 use mmap_sync::synchronizer::Synchronizer;
 use std::hint::{black_box, spin_loop};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the peer's writer gives a reader; no reader here holds a guard for nearly as long.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a contended measurement may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Times reads of a cell that holds message 7.
 ///
@@ -44,26 +50,40 @@ pub fn time_writes(plan: &Plan, mut write: impl FnMut(&Payload) -> Outcome<()>) 
     Ok(time)
 }
 
-/// The median of single reads, with the clock's own time in it, times [`Plan::count`].
+/// The median of single reads that gave a new value, with the clock's own time in it, times [`Plan::count`]. Reads between two turns of the
+/// writer on its CPU, which somebody else may have taken, are not of interest.
 ///
 /// # Errors
-/// Those of `read`, and a torn value.
+/// Those of `read`, a torn value, and a writer that does not write.
 pub fn median_of(plan: &Plan, mut read: impl FnMut() -> Outcome<Payload>) -> Outcome<Duration> {
+    let begin = Instant::now();
     let mut times = Vec::new();
-    for turn in 0..plan.total() {
+    let (mut before, mut seen) = (read()?, 0);
+    while seen < plan.total() {
         let start = Instant::now();
         let value = black_box(read()?);
         let time = start.elapsed();
         if !payload::is_whole(&value) {
             return Err("a torn value".into());
         }
-        if turn >= plan.warm_up {
-            times.push(time);
+        if value != before {
+            seen += 1;
+            if seen > plan.warm_up {
+                times.push(time);
+            }
+        } else if begin.elapsed() > PATIENCE {
+            return Err("the writer does not write".into());
         }
+        before = value;
     }
+    Ok(median(times) * plan.count)
+}
+
+/// The middle one of some times.
+fn median(mut times: Vec<Duration>) -> Duration {
     let middle = times.len() / 2;
-    let (_, median, _) = times.select_nth_unstable(middle);
-    Ok(*median * plan.count)
+    times.sort_unstable();
+    times.get(middle).copied().unwrap_or_default()
 }
 
 /// The peer's files, in memory, removed in the end.
@@ -124,39 +144,11 @@ pub fn mmap_sync_write(plan: &Plan) -> Outcome<Duration> {
     time_writes(plan, |value| put(&mut cell, value))
 }
 
-/// The median time of reading the peer's cell that another thread writes as fast as it can, times the count.
-///
-/// # Errors
-/// When the peer fails, or a value is torn.
-pub fn mmap_sync_contended(plan: &Plan) -> Outcome<Duration> {
-    let pinned = Pinned::to_first()?;
-    let files = Files::new();
-    put(&mut files.open(), &payload::make(0))?;
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let mut writer = files.open();
-        let (stop, cpu) = (&stop, pinned.second());
-        let write = move || {
-            move_to(cpu);
-            for sequence in 1.. {
-                if stop.load(Ordering::Relaxed) || put(&mut writer, &payload::make(sequence)).is_err() {
-                    break;
-                }
-            }
-        };
-        scope.spawn(write);
-        let mut cell = files.open();
-        let median = median_of(plan, || take(&mut cell));
-        stop.store(true, Ordering::Relaxed);
-        median
-    })
-}
-
 /// A number alone on its cache lines.
 #[repr(align(128))]
 struct Line(AtomicU32);
 
-/// Round trips of a cache line: two threads, on a CPU each, answer each other by a number.
+/// The median round trip of a cache line, times the count: two threads, on a CPU each, answer each other by a number.
 ///
 /// # Errors
 /// When there is no CPU to run on.
@@ -180,13 +172,17 @@ pub fn line_roundtrip(plan: &Plan) -> Outcome<Duration> {
                 line.0.store(2 * turn + 2, Ordering::Release);
             }
         });
-        let trip = |turn: u32| -> Outcome<()> {
+        let trip = |turn: u32| {
             line.0.store(2 * turn + 1, Ordering::Release);
             wait(2 * turn + 2);
-            Ok(())
         };
-        (0..plan.warm_up).try_for_each(trip)?;
-        let ((), time) = timed(|| (plan.warm_up..plan.total()).try_for_each(trip))?;
-        Ok(time)
+        (0..plan.warm_up).for_each(trip);
+        let clocked = |turn: u32| {
+            let start = Instant::now();
+            trip(turn);
+            start.elapsed()
+        };
+        let times = (plan.warm_up..plan.total()).map(clocked).collect();
+        Ok(median(times) * plan.count)
     })
 }

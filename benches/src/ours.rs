@@ -154,7 +154,7 @@ fn write_on((mut writer, stop, cpu): (LatestWriter<Payload>, Value<u8>, Cpu)) ->
     Ok(0)
 }
 
-/// The median time of reading a cell that a child writes as fast as it can, times the count.
+/// The median time of reading a new value from a cell that a child writes as fast as it can, times the count.
 ///
 /// # Errors
 /// When the library fails, or a value is torn.

@@ -115,10 +115,7 @@ fn measurements(quick: bool) -> [Measurement; 7] {
             plan: plan(200_000),
             goal: Goal::AtMost(4.0),
             ours: Contestant { name: "multiproc", run: ours::latest_contended },
-            peers: &[
-                Contestant { name: "cache line", run: cells::line_roundtrip },
-                Contestant { name: "mmap-sync", run: cells::mmap_sync_contended },
-            ],
+            peers: &[Contestant { name: "cache line", run: cells::line_roundtrip }],
         },
     ]
 }

@@ -148,7 +148,15 @@ impl<T: ShmSafe + Copy> ArrayMut<T> {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn from_slice(elements: &[T]) -> Result<Self, SessionError> {
-        let mut array = Self::new(elements.len())?;
+        Self::from_slice_in(Session::current()?, elements)
+    }
+
+    /// [`from_slice`](Self::from_slice) in a given session.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_slice_in(session: Session, elements: &[T]) -> Result<Self, SessionError> {
+        let mut array = Self::new_in(session, elements.len())?;
         array.copy_from_slice(elements);
         Ok(array)
     }

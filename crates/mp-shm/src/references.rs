@@ -224,8 +224,10 @@ impl Session {
         let handle = Handle { kind: end.0, ..held.handle() };
         let entry = self.take_entry()?;
         let mut locked = self.lock();
-        // A dead holder's reference still counts before this.
-        locked.recover();
+        if first {
+            // A dead holder's reference still counts before this.
+            locked.recover();
+        }
         let object = self.object_of(handle).filter(|_| held.is_held_by(me.process));
         let Some((header, role)) =
             object.filter(|(header, role)| !first || header.counts[*role].load(Ordering::Relaxed) == 0)
