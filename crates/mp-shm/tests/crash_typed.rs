@@ -130,7 +130,9 @@ fn die_at(point: &str, nth: u32) -> bool {
     died
 }
 
-fn send_on((part, parts): (Part<u64>, Sender<Part<u64>>)) {
+fn send_on((mut part, parts): (Part<u64>, Sender<Part<u64>>)) {
+    // Until the parent has dropped its own.
+    part.slice_mut_timeout(Duration::from_secs(60)).unwrap();
     parts.send(part).unwrap();
 }
 
