@@ -6,6 +6,7 @@
 
 use std::error::Error;
 
+pub mod cells;
 pub mod machine;
 pub mod measure;
 pub mod ours;

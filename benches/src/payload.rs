@@ -27,6 +27,15 @@ pub fn is_right(bytes: &Payload, sequence: u64) -> bool {
     *bytes == make(sequence)
 }
 
+/// Whether `bytes` is some message, whole.
+#[must_use]
+pub fn is_whole(bytes: &Payload) -> bool {
+    let words =
+        bytes.chunks_exact(8).map(|part| part.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+    let first = u64::from_ne_bytes(bytes.first_chunk().copied().unwrap_or_default());
+    cfg!(target_endian = "big") || (0..).zip(words).all(|(place, word)| word == first.wrapping_add(place))
+}
+
 /// The trivial task of the pool: the square, modulo 2^64.
 #[must_use]
 pub fn square(number: u64) -> u64 {
@@ -47,7 +56,7 @@ mod tests {
     fn a_message_is_right_for_its_own_number_only() {
         for sequence in [0, 1, 63, u64::MAX] {
             let message = make(sequence);
-            assert!(is_right(&message, sequence));
+            assert!(is_right(&message, sequence) && is_whole(&message));
             assert!(!is_right(&message, sequence.wrapping_add(1)));
         }
     }
@@ -58,6 +67,7 @@ mod tests {
             let mut message = make(12_345);
             message[place] ^= 1;
             assert!(!is_right(&message, 12_345), "byte {place}");
+            assert!(!is_whole(&message), "byte {place}");
         }
     }
 

@@ -6,7 +6,7 @@
 
 use lexopt::prelude::*;
 use mp_benches::measure::{Contestant, Goal, Measurement, Plan, Unit};
-use mp_benches::{Outcome, machine, ours, peers, report};
+use mp_benches::{Outcome, cells, machine, ours, peers, report};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +16,8 @@ const USAGE: &str = "\
 Usage: bench [--quick] [--only NAME] [--json FILE]
 
   --quick      three short rounds instead of seven
-  --only NAME  roundtrip, throughput, spawn or pool_map; may be given again
+  --only NAME  roundtrip, throughput, spawn, pool_map, latest_read, latest_write or
+               latest_contended; may be given again
   --json FILE  also write a record with every repetition";
 
 /// What the command line asks for.
@@ -50,7 +51,7 @@ impl Options {
 }
 
 /// All measurements.
-fn measurements(quick: bool) -> [Measurement; 4] {
+fn measurements(quick: bool) -> [Measurement; 7] {
     let plan = |count: u32| Plan {
         rounds: if quick { 3 } else { 7 },
         count: if quick { count / 5 } else { count },
@@ -91,6 +92,30 @@ fn measurements(quick: bool) -> [Measurement; 4] {
                 Contestant { name: "rayon", run: peers::rayon_map },
                 Contestant { name: "plain loop", run: peers::plain_map },
             ],
+        },
+        Measurement {
+            name: "latest_read",
+            unit: Unit::Nanoseconds,
+            plan: plan(5_000_000),
+            goal: Goal::AtMost(1.5),
+            ours: Contestant { name: "multiproc", run: ours::latest_read },
+            peers: &[Contestant { name: "mmap-sync", run: cells::mmap_sync_read }],
+        },
+        Measurement {
+            name: "latest_write",
+            unit: Unit::Nanoseconds,
+            plan: plan(2_000_000),
+            goal: Goal::AtMost(0.5),
+            ours: Contestant { name: "multiproc", run: ours::latest_write },
+            peers: &[Contestant { name: "mmap-sync", run: cells::mmap_sync_write }],
+        },
+        Measurement {
+            name: "latest_contended",
+            unit: Unit::Nanoseconds,
+            plan: plan(200_000),
+            goal: Goal::AtMost(4.0),
+            ours: Contestant { name: "multiproc", run: ours::latest_contended },
+            peers: &[Contestant { name: "cache line", run: cells::line_roundtrip }],
         },
     ]
 }

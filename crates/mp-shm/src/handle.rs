@@ -29,6 +29,10 @@ impl Kind {
     pub const FROZEN: Self = Self(35);
     /// A cell with the latest value of one writer.
     pub const LATEST: Self = Self(36);
+    /// What makes a part of an array somebody's own: see [`Part`](crate::parts::Part).
+    pub const PART: Self = Self(37);
+    /// The writing end of a cell with the latest value; role 1.
+    pub const LATEST_WRITER: Self = Self(48);
     /// The sending end of a channel; role 0.
     pub const SENDER: Self = Self(17);
     /// The receiving end of a channel; role 1.
@@ -40,15 +44,21 @@ impl Kind {
         match self {
             Self::SENDER => Some((Self::CHANNEL, 0)),
             Self::RECEIVER => Some((Self::CHANNEL, 1)),
+            Self::LATEST_WRITER => Some((Self::LATEST, 1)),
             plain if plain.is_memory() => Some((plain, 0)),
             _ => None,
         }
     }
 
+    /// Whether an object of this kind has an end that only one may hold, in this role. Who waits to be the only one sleeps on its count.
+    pub(crate) fn is_sole(self, role: usize) -> bool {
+        matches!((self, role), (Self::PART, 0) | (Self::LATEST, 1))
+    }
+
     /// Whether the object is plain memory: no slots, nothing in it that recovery must know of.
     #[must_use]
     pub fn is_memory(self) -> bool {
-        (Self::VALUE.0..=Self::LATEST.0).contains(&self.0)
+        (Self::VALUE.0..=Self::PART.0).contains(&self.0)
     }
 }
 

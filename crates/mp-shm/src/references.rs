@@ -20,7 +20,8 @@ use crate::handle::{Handle, Kind};
 use crate::kinds;
 use crate::layout::{BLOCK_HEADER_BYTES, BlockHeader};
 use crate::session::Session;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use mp_sys::futex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const IN_USE: u64 = 0b10;
@@ -105,6 +106,12 @@ impl Reference {
             .session
             .object_of(self.0.handle)
             .map_or(0, |(header, _)| header.type_hash.load(Ordering::Relaxed))
+    }
+
+    /// How many references like this one there are, messages included.
+    pub(crate) fn count(&self) -> Option<&'static AtomicU32> {
+        let (header, role) = self.0.session.object_of(self.0.handle)?;
+        Some(&header.counts[role])
     }
 
     /// Whether the process of this id holds it. Another one has no part in it, and after its release nobody has.
@@ -201,6 +208,39 @@ impl Session {
     ) -> Result<Reference, SessionError> {
         let [reference] = self.publish(block, kind, [kind], type_hash)?;
         Ok(reference)
+    }
+
+    /// Takes a reference of another kind to the object that `held` refers to; `None` if `first` and there is one of that kind already.
+    ///
+    /// # Errors
+    /// No memory for the ledger.
+    pub(crate) fn refer(
+        self,
+        held: &Reference,
+        end: Kind,
+        first: bool,
+    ) -> Result<Option<Reference>, SessionError> {
+        let me = self.me()?;
+        let handle = Handle { kind: end.0, ..held.handle() };
+        let entry = self.take_entry()?;
+        let mut locked = self.lock();
+        if first {
+            // A dead holder's reference still counts before this.
+            locked.recover();
+        }
+        let object = self.object_of(handle).filter(|_| held.is_held_by(me.process));
+        let Some((header, role)) =
+            object.filter(|(header, role)| !first || header.counts[*role].load(Ordering::Relaxed) == 0)
+        else {
+            drop(locked);
+            self.give_entry(entry);
+            return Ok(None);
+        };
+        // A death in between leaves a count too large, which recovery sets right.
+        header.counts[role].fetch_add(1, Ordering::AcqRel);
+        mp_sys::crash::point("references.referring");
+        self.entry(entry).store(handle.offset | IN_USE | role as u64, Ordering::Relaxed);
+        Ok(Some(Reference::new(self, handle, entry, me.process)))
     }
 
     fn entry(self, offset: u64) -> &'static AtomicU64 {
@@ -402,7 +442,12 @@ impl Locked {
             if stamp.owner != SHARED || header.counts[role].load(Ordering::Relaxed) == 0 {
                 continue;
             }
-            if header.counts[role].fetch_sub(1, Ordering::AcqRel) == 1 {
+            let before = header.counts[role].fetch_sub(1, Ordering::AcqRel);
+            if before == 2 && stamp.kind.is_sole(role) {
+                mp_sys::crash::point("references.before_sole");
+                futex::wake_all(&header.counts[role]);
+            }
+            if before == 1 {
                 mp_sys::crash::point("references.last");
                 if let Some(kind) = kinds::find(stamp.kind) {
                     kind.closed(self.session, object, role);

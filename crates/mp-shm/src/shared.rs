@@ -147,7 +147,7 @@ impl<T: ShmSafe> Drop for Held<T> {
 }
 
 /// Whether a thread of this process holds a robust word of `value`.
-fn is_linked_here<T: ShmSafe>(value: &T) -> bool {
+pub(crate) fn is_linked_here<T: ShmSafe>(value: &T) -> bool {
     let mut linked = false;
     value.robust_words(&mut |word| {
         let word = word.word.load(Ordering::Acquire);

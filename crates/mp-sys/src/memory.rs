@@ -12,6 +12,20 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
+/// A new memory file: empty, close-on-exec, not executable, not sealed yet.
+fn memory_file(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let modern = if crate::force::is("no-noexec-seal") {
+        Err(rustix::io::Errno::INVAL)
+    } else {
+        rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL)
+    };
+    match modern {
+        Err(rustix::io::Errno::INVAL) => Ok(rustix::fs::memfd_create(name, flags)?),
+        other => Ok(other?),
+    }
+}
+
 /// A memory file of fixed size.
 #[derive(Debug)]
 pub struct SharedFile {
@@ -25,16 +39,7 @@ impl SharedFile {
     /// # Errors
     /// What `memfd_create`, `ftruncate` or sealing says: no memory, no free file descriptor.
     pub fn create(name: &str, size: u64) -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let modern = if crate::force::is("no-noexec-seal") {
-            Err(rustix::io::Errno::INVAL)
-        } else {
-            rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL)
-        };
-        let fd = match modern {
-            Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
-            other => other?,
-        };
+        let fd = memory_file(name)?;
         rustix::fs::ftruncate(&fd, size)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(Self { fd, size })
@@ -157,6 +162,95 @@ impl Mapping {
     }
 }
 
+/// A memory file that nobody can change any more, not even its creator, and a read-only mapping of it.
+#[derive(Debug)]
+pub struct SealedFile {
+    fd: OwnedFd,
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the bytes cannot change, so any thread may read them.
+unsafe impl Send for SealedFile {}
+// SAFETY: as above.
+unsafe impl Sync for SealedFile {}
+
+/// What makes a file unchangeable.
+const UNCHANGEABLE: SealFlags =
+    SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
+
+impl SealedFile {
+    /// Creates a file with `parts`, one after the other, seals and maps it. Close-on-exec.
+    ///
+    /// # Errors
+    /// What the kernel says: no memory, no free file descriptor; `InvalidInput` if there are no bytes.
+    pub fn create(name: &str, parts: &[&[u8]]) -> io::Result<Self> {
+        let fd = memory_file(name)?;
+        for part in parts {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                match rustix::io::write(&fd, rest) {
+                    Ok(written) => rest = &rest[written..],
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        rustix::fs::fcntl_add_seals(&fd, UNCHANGEABLE)?;
+        Self::map(fd)
+    }
+
+    /// Maps a file that somebody handed on, after checking that nobody can change it.
+    ///
+    /// # Errors
+    /// `InvalidData` if it could still change; otherwise what the kernel says.
+    pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
+        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidData, "the file descriptor is not a sealed memory file")
+        })?;
+        if !seals.contains(UNCHANGEABLE) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the memory file is not sealed against writing",
+            ));
+        }
+        Self::map(fd)
+    }
+
+    fn map(fd: OwnedFd) -> io::Result<Self> {
+        use rustix::mm::{MapFlags, ProtFlags};
+        let len = usize::try_from(rustix::fs::fstat(&fd)?.st_size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // Private, since before Linux 6.7 a file sealed against writing cannot be mapped shared, even read-only. The pages are the
+        // file's all the same.
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing in this process.
+        let base = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, &fd, 0)
+        }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { fd, base, len })
+    }
+
+    /// What is in it, for ever.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: mapped until `self` is dropped; the file is sealed against writing and shrinking, and the mapping is read-only.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+    }
+
+    /// The file descriptor.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for SealedFile {
+    fn drop(&mut self) {
+        // SAFETY: this is the whole mapping that `map` made; borrows of it ended with `self`.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +280,20 @@ mod tests {
         assert!(mapping.at(4096, 1, 1).is_none());
         assert!(mapping.at(u64::MAX, 2, 1).is_none());
         assert!(mapping.at(8, usize::MAX, 1).is_none());
+    }
+
+    #[test]
+    fn a_sealed_file_keeps_its_bytes() {
+        let file = SealedFile::create("mp-test", &[b"for", b" ever"]).unwrap();
+        assert_eq!(file.bytes(), b"for ever");
+        assert!(rustix::io::write(file.fd(), b"x").is_err(), "it is sealed");
+        let again = SealedFile::adopt(file.fd().try_clone_to_owned().unwrap()).unwrap();
+        drop(file);
+        assert_eq!(again.bytes(), b"for ever");
+        let unsealed = SharedFile::create("mp-test", 4096).unwrap();
+        let adopted = SealedFile::adopt(unsealed.fd().try_clone_to_owned().unwrap());
+        assert_eq!(adopted.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(SealedFile::create("mp-test", &[]).is_err(), "nothing cannot be mapped");
     }
 
     #[test]

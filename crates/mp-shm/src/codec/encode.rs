@@ -274,16 +274,25 @@ impl Encoded {
         self.len
     }
 
+    /// Whether there are handles in the message.
+    #[must_use]
+    pub(crate) fn has_handles(&self) -> bool {
+        !self.encoder().handles.is_empty()
+    }
+
+    /// The bytes, wherever they are.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: `write` wrote `len` bytes at the encoder's place, scratch or block, and nobody writes while `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.encoder().place.as_ptr(), self.len) }
+    }
+
     /// The bytes, if the message has no handles and still is in scratch: fit to be copied into a slot.
     #[inline]
     #[must_use]
     pub fn inline(&self) -> Option<&[u8]> {
         let encoder = self.encoder();
-        if encoder.block.is_some() {
-            return None;
-        }
-        // SAFETY: `len` bytes of scratch were written by `write`, and nobody writes while `self` is borrowed.
-        Some(unsafe { std::slice::from_raw_parts(encoder.place.as_ptr(), self.len) })
+        encoder.block.is_none().then(|| self.bytes())
     }
 
     /// The message in a block, which takes its place in the scratch if it was there. The caller publishes it, or drops it

@@ -19,8 +19,8 @@ pub struct ArchivedHandle {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! message_of_handle {
-    ([$($param:ident: $($bound:path)?)?] $of:ty, $kind:expr, $reference:expr, $open:expr) => {
-        impl$(<$param $(: $bound)?>)? $crate::rkyv::Archive for $of {
+    ([$($param:ident: $bound:path),*] $of:ty, $kind:expr, $reference:expr, $open:expr) => {
+        impl<$($param: $bound),*> $crate::rkyv::Archive for $of {
             type Archived = $crate::codec::ArchivedHandle;
             type Resolver = u32;
 
@@ -30,7 +30,7 @@ macro_rules! message_of_handle {
             }
         }
 
-        impl<$($param $(: $bound)?,)? S> $crate::rkyv::Serialize<S> for $of
+        impl<$($param: $bound,)* S> $crate::rkyv::Serialize<S> for $of
         where
             S: $crate::codec::Attach + ?Sized,
         {
@@ -40,7 +40,7 @@ macro_rules! message_of_handle {
             }
         }
 
-        impl<$($param $(: $bound)?,)? D> $crate::rkyv::Deserialize<$of, D> for $crate::codec::ArchivedHandle
+        impl<$($param: $bound,)* D> $crate::rkyv::Deserialize<$of, D> for $crate::codec::ArchivedHandle
         where
             D: $crate::codec::Detach + ?Sized,
         {
