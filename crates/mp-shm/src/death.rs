@@ -41,6 +41,12 @@ pub trait Domain {
     /// The word that is advanced when a process joins, after it has its sentinel.
     fn members(&self) -> &AtomicU32;
 
+    /// Whether this process takes part, so that its death wakes who sleeps. It is no part of a domain after a `fork` behind the
+    /// library's back.
+    fn is_member(&self) -> bool {
+        true
+    }
+
     /// Called before every sleep, while nothing is pending; a good moment for what is too slow elsewhere. A time says that something may happen soon that no word
     /// announces, and when to look for it: that is how long the sleep lasts at most.
     fn before_sleep(&self) -> Option<Duration> {

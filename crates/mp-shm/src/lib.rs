@@ -27,23 +27,35 @@ mod domain;
 #[cfg(not(loom))]
 pub mod error;
 #[cfg(not(loom))]
+pub mod file_segment;
+#[cfg(not(loom))]
 pub mod handle;
 #[cfg(not(loom))]
 pub mod kinds;
 #[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
+mod lead;
+#[cfg(not(loom))]
+pub mod names;
+#[cfg(not(loom))]
 pub mod participants;
 #[cfg(not(loom))]
 pub mod place;
 #[cfg(not(loom))]
+mod placed;
+#[cfg(not(loom))]
 pub mod program;
+#[cfg(not(loom))]
+pub mod raw;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
 pub mod references;
 #[cfg(not(loom))]
 pub mod safe;
+#[cfg(not(loom))]
+pub mod segment;
 #[cfg(not(loom))]
 pub mod session;
 #[cfg(not(loom))]
@@ -54,11 +66,17 @@ pub mod starts;
 #[cfg(not(loom))]
 pub use codec::Message;
 #[cfg(not(loom))]
+pub use file_segment::FileSegment;
+#[cfg(not(loom))]
 pub use mp_derive::ShmSafe;
+#[cfg(not(loom))]
+pub use raw::RawSegment;
 #[cfg(not(loom))]
 pub use rkyv;
 #[cfg(not(loom))]
 pub use safe::ShmSafe;
+#[cfg(not(loom))]
+pub use segment::Segment;
 #[cfg(not(loom))]
 pub use session::Session;
 #[cfg(not(loom))]
