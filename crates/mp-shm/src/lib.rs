@@ -37,6 +37,8 @@ pub mod layout;
 #[cfg(not(loom))]
 mod lead;
 #[cfg(not(loom))]
+pub mod listener;
+#[cfg(not(loom))]
 pub mod names;
 #[cfg(not(loom))]
 pub mod participants;
@@ -46,6 +48,8 @@ pub mod place;
 mod placed;
 #[cfg(not(loom))]
 pub mod program;
+#[cfg(not(loom))]
+pub mod published;
 #[cfg(not(loom))]
 pub mod raw;
 #[cfg(not(loom))]

@@ -20,6 +20,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,7 +65,7 @@ impl Listener {
         // Of two that replace a dead one's file, the second must not take the first one's away.
         let directory = File::open(parent.unwrap_or(Path::new(".")))?;
         let socket = locked(&directory, || match UnixListener::bind_addr(&name) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(&name) => {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(address, &name) => {
                 std::fs::remove_file(address)?;
                 UnixListener::bind_addr(&name)
             }
@@ -110,8 +111,11 @@ impl Drop for Listener {
     }
 }
 
-fn is_stale(address: &SocketAddr) -> bool {
-    UnixStream::connect_addr(address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+/// Whether a socket is at `path` that nobody listens at. A file of another kind refuses connections, too.
+fn is_stale(path: &Path, address: &SocketAddr) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
+        && UnixStream::connect_addr(address)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn peer(stream: &UnixStream) -> io::Result<Peer> {
