@@ -4,7 +4,10 @@
 //! a process holds in it is recorded so that its death, at any instruction, leaves nothing behind: see the heads of
 //! `recover`, [`references`], [`block`] and [`participants`].
 //!
-//! What it does not do yet: named segments, typed values and arrays, frozen archives, attaching by name.
+//! A [`Segment`] is found by its name, a [`RawSegment`] also by programs in other languages, a [`FileSegment`] is a file of the user's own;
+//! each has a domain of its own, so that locks in it survive their owners.
+//!
+//! What it does not do yet: typed values and arrays, frozen archives.
 //! Limits: 4095 processes, 65535 threads, 64 program files and 64 GiB a session; 8 sessions a process.
 
 // The derive macro names this crate by its own name.
@@ -21,6 +24,8 @@ pub mod block;
 #[cfg(not(loom))]
 pub mod codec;
 #[cfg(not(loom))]
+pub mod commit;
+#[cfg(not(loom))]
 pub mod deliver;
 #[cfg(not(loom))]
 mod domain;
@@ -30,6 +35,8 @@ pub mod error;
 pub mod file_segment;
 #[cfg(not(loom))]
 pub mod handle;
+#[cfg(not(loom))]
+pub mod inspect;
 #[cfg(not(loom))]
 pub mod kinds;
 #[cfg(not(loom))]
