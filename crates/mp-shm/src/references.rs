@@ -341,7 +341,7 @@ impl Session {
             let handle = find(&locked)?;
             let (object, role) = self.object_of(handle).ok_or(PublishError::Handle(HandleError::Stale))?;
             self.entry(entry).store(handle.offset | IN_USE | role as u64, Ordering::Relaxed);
-            mp_sys::crash::point("references.looked_up");
+            mp_sys::crash::point("published.looked_up");
             object.counts[role].fetch_add(1, Ordering::Relaxed);
             Ok(Reference::new(self, handle, entry, me.process))
         })();

@@ -1,6 +1,6 @@
 //! Named segments: memory that a second program finds by a name.
 //!
-//! Owns: nothing of its own; the memory is a [placed](crate::placed) sealed file without a name in any file system, and the
+//! Owns: nothing of its own; the memory is a sealed file (`placed`) without a name in any file system, and the
 //! [name](crate::names) is a small file that leads to its owner's descriptor.
 //!
 //! | who | does | and the memory | and the name |

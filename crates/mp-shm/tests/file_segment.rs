@@ -1,5 +1,6 @@
 //! Values in files of the user's own: made by exactly one, kept, refused if they do not fit, freed of those long dead.
 #![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "tests link robust words")]
 
 mod child;

@@ -1,5 +1,6 @@
 //! Looking into a program from outside, also into one that hangs, and into garbage.
 #![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod child;
 

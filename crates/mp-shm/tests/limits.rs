@@ -1,5 +1,6 @@
 //! No memory, no address space, no descriptors: errors, never signals.
 #![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "writing all of a block")]
 
 mod child;

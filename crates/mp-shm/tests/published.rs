@@ -1,5 +1,6 @@
 //! Names in a session, and programs that attach by a socket.
 #![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod child;
 

@@ -1,5 +1,6 @@
 //! Raw segments: clear results, owner against opener, leftovers, and the same memory in Python.
 #![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod child;
 
@@ -134,7 +135,8 @@ fn d3_who_opens_a_raw_segment_never_destroys_it() {
 #[test]
 fn d4_a_raw_segment_of_a_killed_owner_is_swept_but_not_anothers() {
     let _watchdog = watchdog(LONG);
-    let ways: [(&str, fn(&str)); 3] = [
+    type Way = (&'static str, fn(&str));
+    let ways: [Way; 3] = [
         ("open", |name| assert!(matches!(RawSegment::open(name), Err(SegmentError::NotFound)))),
         ("list", |_| drop(mp_shm::segment::list().unwrap())),
         ("create", |name| drop(RawSegment::create(name, 1).unwrap())),

@@ -1,5 +1,6 @@
 //! Segments that can be read but not written.
 #![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "a child writes where it must not")]
 
 mod child;

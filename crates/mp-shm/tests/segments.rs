@@ -1,5 +1,6 @@
 //! Named segments: clear results, owner against opener, leftovers, peers that would harm, deaths in the domain.
 #![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod child;
 
@@ -185,7 +186,8 @@ fn d3_an_opener_keeps_the_memory_of_a_dead_owner() {
 #[test]
 fn d4_what_a_killed_owner_left_is_absent_and_swept() {
     let _watchdog = watchdog(LONG);
-    let ways: [(&str, fn(&str)); 4] = [
+    type Way = (&'static str, fn(&str));
+    let ways: [Way; 4] = [
         ("open", |name| assert!(matches!(Segment::<Board>::open(name), Err(SegmentError::NotFound)))),
         ("list", |name| assert!(segment::list().unwrap().iter().all(|one| one.name != name))),
         ("create", |name| drop(Segment::<Board>::create(name).unwrap())),

@@ -13,7 +13,7 @@
 //! thread may have words linked in them.
 //!
 //! Who may touch it: the processes attached to it, the tables under the domain's lock, the payload as its type says.
-//! Death: see [`members`](self); a half-initialised one is never seen in a segment, and made anew in a file.
+//! Death: see `members`; a half-initialised one is never seen in a segment, and made anew in a file.
 //!
 //! The header of a segment is another program's: it is range-checked and compared on attaching.
 
