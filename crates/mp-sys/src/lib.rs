@@ -11,7 +11,7 @@
 //! | [`crash`] | named points at which a test kills the process; nothing in a normal build |
 //! | [`deadline`] | absolute times on the monotonic clock |
 //! | [`memory`] | sealed sparse memory files and their mappings |
-//! | [`file`] | files that have a name: opened safely, given memory, mapped |
+//! | [`mod@file`] | files that have a name: opened safely, given memory, mapped |
 //! | [`socket`] | handing a file descriptor to a process that asks at a socket |
 //! | [`exit`] | code that runs when the program ends |
 //! | [`start`] | starting a program by a vfork-style clone |
