@@ -61,6 +61,25 @@ pub struct FileSegment<T: ShmSafe> {
     placed: &'static Placed,
 }
 
+/// A file that may be locked. Unless it is kept, its end gives the lock back, also where a mapping of it stays: that alone
+/// would keep the lock.
+struct Attempt(Option<File>);
+
+impl Attempt {
+    fn keep(mut self) -> Option<File> {
+        self.0.take()
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            // Of a file that is not locked, too; there is nothing to be done about an error.
+            let _ = file.unlock();
+        }
+    }
+}
+
 /// How long others may keep the file locked: initialising it, or on the way from one lock to the other.
 const LOCKED_MAX: Duration = Duration::from_secs(30);
 
@@ -103,32 +122,34 @@ impl<T: ShmSafe> FileSegment<T> {
                 placed::check::<T>(placed.header(), mapping.len() as u64)?;
                 return Ok(Self { value: placed::value(mapping)?, placed });
             }
+            let attempt = Attempt(Some(file));
+            let Some(file) = &attempt.0 else { return Err(SegmentError::Busy) };
             let mut prepared = None;
-            if try_lock(&file, false)? {
+            if try_lock(file, false)? {
                 // Nobody is attached.
                 if !is_at(path, identity)? {
                     continue;
                 }
-                prepared = Some(prepare::<T>(&file, &mut set_up)?);
+                prepared = Some(prepare::<T>(file, &mut set_up)?);
                 mp_sys::crash::point("file.prepared");
             }
             // Where that fails, the exclusive lock is gone, too.
-            if try_lock(&file, true)? && is_at(path, identity)? {
+            if try_lock(file, true)? && is_at(path, identity)? {
                 mp_sys::crash::point("file.shared");
                 let mapped = match prepared {
                     Some(mapping) => placed::check_in::<T>(mapping, Members::Known).map(|()| mapping),
-                    None => map_ready::<T>(&file, Members::Known),
+                    None => map_ready::<T>(file, Members::Known),
                 };
                 match mapped {
                     // Its maker died, or has not begun: the exclusive lock is needed.
                     Err(SegmentError::NotInitialised) => {}
                     other => {
-                        let placed = Placed::enter(other?, identity, Some(file))?;
+                        let placed = Placed::enter(other?, identity, attempt.keep())?;
                         return Ok(Self { value: placed::value(placed.mapping())?, placed });
                     }
                 }
             }
-            drop(file);
+            drop(attempt);
             // Others are at it; nothing depends on how long.
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -158,6 +158,8 @@ fn d6_a_half_made_file_is_made_anew() {
     let path = Scratch::new("file-half");
     let mut half = child::start("half", &[path.text()]);
     assert_eq!(half.hear(), "half made");
+    let file = std::fs::File::open(&path.0).unwrap();
+    assert!(file.try_lock_shared().is_err(), "its maker keeps all others out");
     let mut member = child::start("member", &[path.text()]);
     member.tell("go");
     assert_eq!(member.hear(), "ready");
@@ -166,6 +168,24 @@ fn d6_a_half_made_file_is_made_anew() {
     assert!(member.finish().success());
     let state = FileSegment::<State>::open(&path.0).unwrap();
     assert_eq!((state.set_ups.load(Ordering::Relaxed), state.count.load(Ordering::Relaxed)), (1, 1));
+}
+
+#[test]
+fn d6_a_file_whose_set_up_panicked_is_made_anew() {
+    let _watchdog = watchdog(LONG);
+    let path = Scratch::new("file-panic");
+    let panicking =
+        || FileSegment::<State>::open_or_create(&path.0, |_| panic!("this is a test")).map(|_| ());
+    assert!(std::panic::catch_unwind(panicking).is_err());
+    assert!(matches!(FileSegment::<State>::open(&path.0), Err(SegmentError::NotInitialised)));
+    let mut member = child::start("member", &[path.text()]);
+    member.tell("go");
+    while member.hear() != "counted" {}
+    let file = std::fs::File::open(&path.0).unwrap();
+    assert!(file.try_lock().is_err(), "who is attached keeps it locked");
+    assert!(file.try_lock_shared().is_ok());
+    drop(file);
+    assert!(member.finish().success());
 }
 
 #[test]
