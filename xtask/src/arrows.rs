@@ -7,11 +7,12 @@ use crate::run::Result;
 use crate::workspace::{Dependency, Package, Workspace};
 
 /// The layers of the library, from the system calls up. A crate may use those of a lower number only.
-const LAYERS: [(&str, u32); 9] = [
+const LAYERS: [(&str, u32); 10] = [
     ("mp-sys", 0),
     ("mp-derive", 0),
     ("mp-shm", 1),
     ("mp-sync", 2),
+    ("mp-inspect", 2),
     ("mp-channel", 3),
     ("mp-spawn", 3),
     ("mp-pool", 4),

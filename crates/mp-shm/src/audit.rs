@@ -15,7 +15,9 @@ pub struct Audit {
     pub objects: usize,
     /// Blocks in use, without objects, ledgers and what private caches keep.
     pub blocks: usize,
-    /// References to objects, in ledgers and messages.
+    /// Published names.
+    pub names: usize,
+    /// References to objects, in ledgers, messages and names.
     pub references: u64,
     /// Whether every object's counts equal the references that were found.
     pub counts_are_right: bool,
@@ -47,6 +49,8 @@ impl Session {
                 locked.for_each_entry(id, &mut |_, _| audit.references += 1);
             }
         }
+        locked.for_each_name(&mut |_, _| audit.names += 1);
+        audit.references += audit.names as u64;
         audit.counts_are_right = counted == audit.references;
         audit
     }

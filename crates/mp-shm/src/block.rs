@@ -73,15 +73,15 @@ fn class_of(size: u64) -> Option<usize> {
 }
 
 const SPAN_FREE: u64 = 0;
-const SPAN_SMALL: u64 = 1;
-const SPAN_LARGE: u64 = 2;
+pub(crate) const SPAN_SMALL: u64 = 1;
+pub(crate) const SPAN_LARGE: u64 = 2;
 const SPAN_REST: u64 = 3;
 
 fn span_offset(span: u32) -> u64 {
     ARENA + u64::from(span) * SPAN_BYTES
 }
 
-fn blocks_per_span(class: usize) -> u64 {
+pub(crate) fn blocks_per_span(class: usize) -> u64 {
     SPAN_BYTES / (class_bytes(class) + BLOCK_HEADER_BYTES)
 }
 

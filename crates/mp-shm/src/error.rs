@@ -62,6 +62,95 @@ impl fmt::Display for SessionError {
     }
 }
 
+/// A named segment, a raw segment or a file could not be made, opened or removed.
+#[derive(Debug)]
+pub enum SegmentError {
+    /// The name cannot be one; why.
+    BadName(&'static str),
+    /// A segment needs at least one byte.
+    SizeZero,
+    /// A living program has a segment of that name.
+    InUse,
+    /// There is no segment of that name, or no file.
+    NotFound,
+    /// What is there was not made by this library.
+    NotASegment,
+    /// Who was to initialise it has not done so.
+    NotInitialised,
+    /// It was made by another version of this library.
+    OtherVersion,
+    /// It holds a value of another type.
+    OtherLayout,
+    /// It belongs to another pid namespace; thread ids in its locks would mean other threads here.
+    OtherPidNamespace,
+    /// It is in use on another machine, or since before a reboot of this one.
+    OtherMachine,
+    /// It is shorter than it was made.
+    Truncated,
+    /// Others keep it locked for initialising it.
+    Busy,
+    /// As many processes are attached as can be.
+    Full,
+    /// The bytes asked for are not inside.
+    OutOfRange,
+    /// The C library or the kernel offers no robust list in the layout we know.
+    NoRobustList,
+    /// The system refused.
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl SegmentError {
+    /// For `map_err`: what was being done.
+    pub(crate) fn io(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self::Io { doing, error }
+    }
+}
+
+impl fmt::Display for SegmentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadName(why) => write!(f, "a segment's name {why}"),
+            Self::SizeZero => f.write_str("a segment of no bytes cannot be made or opened"),
+            Self::InUse => f.write_str("creating a segment: a living program has one of that name"),
+            Self::NotFound => f.write_str("opening a segment: there is none of that name"),
+            Self::NotASegment => f.write_str("opening a segment: it was not made by multiproc"),
+            Self::NotInitialised => {
+                f.write_str("opening a segment: who was to initialise it has not done so")
+            }
+            Self::OtherVersion => f.write_str(
+                "opening a segment: it was made by another version of multiproc; build both from one version",
+            ),
+            Self::OtherLayout => f.write_str("opening a segment: it holds a value of another type"),
+            Self::OtherPidNamespace => f.write_str(
+                "opening a segment: it belongs to another pid namespace; all its processes must share one",
+            ),
+            Self::OtherMachine => f.write_str("opening a segment: it is in use on another machine"),
+            Self::Truncated => f.write_str("opening a segment: it is shorter than it was made"),
+            Self::Busy => f.write_str("opening a segment: others keep it locked"),
+            Self::Full => {
+                write!(f, "opening a segment: {} processes have it open already", crate::placed::MEMBERS_MAX)
+            }
+            Self::OutOfRange => f.write_str("reading or writing a segment: the bytes are not inside of it"),
+            Self::NoRobustList => mp_sys::robust::Unsupported.fmt(f),
+            Self::Io { doing, error } => write!(f, "{doing}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SegmentError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
 impl std::error::Error for SessionError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {

@@ -4,6 +4,7 @@
 //! 0         header: what it is, the domain's lock, death epoch, high-water marks, free lists
 //! 64 KiB    processes   4096 entries of 128 B
 //! 768 KiB   waits       512 entries of 32 B: who waits for which lock
+//! 832 KiB   published names  256 entries of 128 B
 //! 1 MiB     threads    65536 robust words of 64 B, the sentinels
 //! 5 MiB     program files  64 entries of 1 KiB: what code references point into
 //! 6 MiB     spans     262144 entries of 8 B: how each 256 KiB of the arena is used
@@ -18,6 +19,7 @@
 use crate::ShmSafe;
 use crate::lock::DomainLock;
 use crate::place::WaitEntry;
+use crate::published::PublishedEntry;
 use crate::safe::{layout, mix};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
@@ -64,6 +66,9 @@ pub struct Header {
     pub spans_free: AtomicU32,
     /// Program files in the table.
     pub objects: AtomicU32,
+    /// One more than the highest published name ever used.
+    pub published_high: AtomicU32,
+    unused_word: AtomicU32,
     /// Heads of the lists of free blocks, a class each; 0 is the end.
     pub free_blocks: [AtomicU64; CLASSES],
 }
@@ -152,7 +157,8 @@ const _: () = assert!(size_of::<ProcessEntry>() == 128);
 const _: () = assert!(size_of::<ObjectEntry>() == 1024);
 const _: () = assert!(size_of::<Header>() <= 4096);
 const _: () = assert!(PROCESSES + PROCESS_MAX as u64 * size_of::<ProcessEntry>() as u64 <= WAITS);
-const _: () = assert!(WAITS + (WAIT_MAX * size_of::<WaitEntry>()) as u64 <= THREADS);
+const _: () = assert!(WAITS + (WAIT_MAX * size_of::<WaitEntry>()) as u64 <= PUBLISHED);
+const _: () = assert!(PUBLISHED + PUBLISHED_MAX as u64 * size_of::<PublishedEntry>() as u64 <= THREADS);
 
 /// "mpsess", version 1.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"mpsess01");
@@ -168,6 +174,10 @@ pub const PROCESS_MAX: u32 = 4096;
 pub const WAITS: u64 = 768 << 10;
 /// Most waits noted at a time.
 pub const WAIT_MAX: usize = 512;
+/// Offset of the table of published names.
+pub const PUBLISHED: u64 = 832 << 10;
+/// Most published names.
+pub const PUBLISHED_MAX: u32 = 256;
 /// Offset of the sentinels.
 pub const THREADS: u64 = 1 << 20;
 /// Most threads at a time; id 0 is nobody.
@@ -196,6 +206,7 @@ pub fn abi_hash() -> u64 {
         ObjectEntry::LAYOUT,
         BlockHeader::LAYOUT,
         WaitEntry::LAYOUT,
+        PublishedEntry::LAYOUT,
         u64::from(PROCESS_MAX),
         u64::from(THREAD_MAX),
         SPAN_BYTES,

@@ -18,7 +18,9 @@
 //!
 //! A handle that can be cloned gives no reference to what others may change.
 //!
-//! What it does not do yet: named segments, attaching by name.
+//! A [`Segment`] is found by its name, a [`RawSegment`] also by programs in other languages, a [`FileSegment`] is a file of the user's own;
+//! each has a domain of its own, so that locks in it survive their owners.
+//!
 //! Limits: 4095 processes, 65535 threads, 64 program files and 64 GiB a session; 8 sessions a process.
 
 // The derive macro names this crate by its own name.
@@ -38,15 +40,21 @@ pub mod block;
 #[cfg(not(loom))]
 pub mod codec;
 #[cfg(not(loom))]
+pub mod commit;
+#[cfg(not(loom))]
 pub mod deliver;
 #[cfg(not(loom))]
 mod domain;
 #[cfg(not(loom))]
 pub mod error;
 #[cfg(not(loom))]
+pub mod file_segment;
+#[cfg(not(loom))]
 pub mod frozen;
 #[cfg(not(loom))]
 pub mod handle;
+#[cfg(not(loom))]
+pub mod inspect;
 #[cfg(not(loom))]
 mod item;
 #[cfg(not(loom))]
@@ -56,7 +64,13 @@ pub mod latest;
 #[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
+mod lead;
+#[cfg(not(loom))]
 pub mod list;
+#[cfg(not(loom))]
+pub mod listener;
+#[cfg(not(loom))]
+pub mod names;
 #[cfg(not(loom))]
 mod object;
 #[cfg(not(loom))]
@@ -66,7 +80,13 @@ pub mod parts;
 #[cfg(not(loom))]
 pub mod place;
 #[cfg(not(loom))]
+mod placed;
+#[cfg(not(loom))]
 pub mod program;
+#[cfg(not(loom))]
+pub mod published;
+#[cfg(not(loom))]
+pub mod raw;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
@@ -75,6 +95,8 @@ pub mod references;
 pub mod safe;
 #[cfg(not(loom))]
 pub mod sealed;
+#[cfg(not(loom))]
+pub mod segment;
 #[cfg(not(loom))]
 pub mod session;
 #[cfg(not(loom))]
@@ -93,6 +115,8 @@ pub use array::Array;
 #[cfg(not(loom))]
 pub use codec::Message;
 #[cfg(not(loom))]
+pub use file_segment::FileSegment;
+#[cfg(not(loom))]
 pub use frozen::Frozen;
 #[cfg(not(loom))]
 pub use item::Item;
@@ -105,11 +129,15 @@ pub use mp_derive::ShmSafe;
 #[cfg(not(loom))]
 pub use parts::{ArrayMut, Part, Split};
 #[cfg(not(loom))]
+pub use raw::RawSegment;
+#[cfg(not(loom))]
 pub use rkyv;
 #[cfg(not(loom))]
 pub use safe::ShmSafe;
 #[cfg(not(loom))]
 pub use sealed::SealedFrozen;
+#[cfg(not(loom))]
+pub use segment::Segment;
 #[cfg(not(loom))]
 pub use session::Session;
 #[cfg(not(loom))]

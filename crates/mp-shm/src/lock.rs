@@ -121,6 +121,19 @@ impl DomainLock {
         robust::clear_pending();
     }
 
+    /// Makes the lock free, whoever held it. Only while nobody else can know of it.
+    #[cfg(not(loom))]
+    pub(crate) fn reset(&self) {
+        self.word.store(0, Ordering::Relaxed);
+    }
+
+    /// The thread that holds it; for reports.
+    #[cfg(not(loom))]
+    pub(crate) fn holder(&self) -> Option<u32> {
+        let word = self.word.load(Ordering::Relaxed);
+        (word & OWNER_DIED == 0).then_some(word & TID_MASK).filter(|tid| *tid != 0)
+    }
+
     #[cold]
     fn unlock_contended(&self) {
         // UNLOCK: Release, pairs with LOCK.

@@ -19,6 +19,7 @@ use crate::error::SessionError;
 use crate::layout::{
     PROCESS_FREE, PROCESS_LIVE, PROCESS_MAX, PROCESS_STARTING, PROCESSES, ProcessEntry, THREAD_MAX, THREADS,
 };
+use crate::lead;
 use crate::session::{SESSIONS_MAX, Session};
 use crate::starts;
 use mp_sys::fork;
@@ -127,7 +128,7 @@ impl Session {
             let registered = self.lock().register_thread(process);
             registered.inspect(|&lead| self.remember(process, lead))
         } else {
-            self.park_lead(process)
+            lead::run(move || self.lock().register_thread(process)).map_err(SessionError::Thread).flatten()
         };
         let lead = lead.inspect_err(|_| {
             let _locked = self.lock();
@@ -141,26 +142,6 @@ impl Session {
         // Who sleeps now does not watch this process yet.
         self.wake_sleepers();
         Ok(process)
-    }
-
-    /// Starts the thread that stands for this process, since the main thread has not come by: any other may end.
-    fn park_lead(self, process: u32) -> Result<u32, SessionError> {
-        let (tell, told) = std::sync::mpsc::channel();
-        let parked = move || {
-            let registered = self.lock().register_thread(process);
-            let stays = registered.is_ok();
-            let receiver_is_there = tell.send(registered).is_ok();
-            if stays && receiver_is_there {
-                loop {
-                    std::thread::park();
-                }
-            }
-        };
-        mp_sys::process::with_signals_blocked(|| {
-            std::thread::Builder::new().name("mp-sentinel".to_owned()).stack_size(64 << 10).spawn(parked)
-        })
-        .map_err(SessionError::Thread)?;
-        told.recv().map_err(|_| SessionError::NoRobustList)?
     }
 }
 

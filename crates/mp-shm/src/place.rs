@@ -30,6 +30,23 @@ pub struct WaitEntry {
     offset: AtomicU64,
 }
 
+impl WaitEntry {
+    /// Nobody waits; only while nobody can.
+    pub(crate) fn clear(&self) {
+        self.kind.store(0, Ordering::Relaxed);
+        self.tid.store(0, Ordering::Relaxed);
+    }
+
+    /// The wait that is noted here, whether its thread is still there or not.
+    pub(crate) fn read(&self) -> Option<Wait> {
+        // WAIT: Acquire, pairs with the Release in `note_wait`.
+        let kind = WaitKind::of(self.kind.load(Ordering::Acquire))?;
+        let (tid, pid) = (self.tid.load(Ordering::Relaxed), self.pid.load(Ordering::Relaxed));
+        let offset = self.offset.load(Ordering::Relaxed);
+        (tid != 0).then_some(Wait { tid, pid, kind, offset })
+    }
+}
+
 /// What a wait is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -141,14 +158,8 @@ impl Place {
     /// The waits that are going on, of living threads.
     #[must_use]
     pub fn waits(&self) -> Vec<Wait> {
-        let read = |entry: &WaitEntry| {
-            // WAIT: Acquire, pairs with the Release in `note_wait`.
-            let kind = WaitKind::of(entry.kind.load(Ordering::Acquire))?;
-            let (tid, pid) = (entry.tid.load(Ordering::Relaxed), entry.pid.load(Ordering::Relaxed));
-            let offset = entry.offset.load(Ordering::Relaxed);
-            (tid != 0 && mp_sys::process::is_thread(pid, tid)).then_some(Wait { tid, pid, kind, offset })
-        };
-        self.waits.iter().filter_map(read).collect()
+        let is_alive = |wait: &Wait| mp_sys::process::is_thread(wait.pid, wait.tid);
+        self.waits.iter().filter_map(WaitEntry::read).filter(is_alive).collect()
     }
 }
 

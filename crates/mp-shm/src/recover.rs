@@ -211,6 +211,7 @@ impl Locked {
                     self.for_each_entry(id, &mut count);
                 }
             }
+            self.for_each_name(&mut count);
             // What carries a dead process's stamp and is still there is named by a slot: live, too.
             self.for_each_block(&mut |offset, header, stamp| {
                 if stamp.kind == Kind::MESSAGE {

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! counts[role] of an object == entries for it in all ledgers + attachments for it in all live messages
+//!                             + published names for it
 //! ```
 //!
 //! Every change is made under the lock, so a death in the middle is followed by `recover`, which counts again
@@ -19,6 +20,7 @@ use crate::error::SessionError;
 use crate::handle::{Handle, Kind};
 use crate::kinds;
 use crate::layout::{BLOCK_HEADER_BYTES, BlockHeader};
+use crate::published::PublishError;
 use crate::session::Session;
 use mp_sys::futex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -161,11 +163,11 @@ impl Session {
         let Some((kind, _)) = ends[0].endpoint() else {
             unreachable!("objects are made with the kinds of their endpoints")
         };
-        self.publish(block, kind, ends, type_hash)
+        self.make_object(block, kind, ends, type_hash)
     }
 
     /// Makes an object with one or two kinds of references, and takes the first of each.
-    fn publish<const ROLES: usize>(
+    fn make_object<const ROLES: usize>(
         self,
         block: crate::block::Block,
         kind: Kind,
@@ -206,7 +208,7 @@ impl Session {
         kind: Kind,
         type_hash: u32,
     ) -> Result<Reference, SessionError> {
-        let [reference] = self.publish(block, kind, [kind], type_hash)?;
+        let [reference] = self.make_object(block, kind, [kind], type_hash)?;
         Ok(reference)
     }
 
@@ -364,6 +366,31 @@ impl Session {
         taken
     }
 
+    /// Takes a further reference to the object whose handle `find` gives; it is called under the lock.
+    ///
+    /// # Errors
+    /// What `find` says; the object is gone, or there is no memory for the ledger.
+    pub(crate) fn take_reference(
+        self,
+        find: impl FnOnce(&Locked) -> Result<Handle, PublishError>,
+    ) -> Result<Reference, PublishError> {
+        let me = self.me().map_err(PublishError::Session)?;
+        let entry = self.take_entry().map_err(PublishError::Session)?;
+        let taken = (|| {
+            let locked = self.lock();
+            let handle = find(&locked)?;
+            let (object, role) = self.object_of(handle).ok_or(PublishError::Handle(HandleError::Stale))?;
+            self.entry(entry).store(handle.offset | IN_USE | role as u64, Ordering::Relaxed);
+            mp_sys::crash::point("published.looked_up");
+            object.counts[role].fetch_add(1, Ordering::Relaxed);
+            Ok(Reference::new(self, handle, entry, me.process))
+        })();
+        if taken.is_err() {
+            self.give_entry(entry);
+        }
+        taken
+    }
+
     /// Drops the handles that are still attached to a message this process holds.
     pub(crate) fn drop_attachments(self, block: &crate::block::Block) {
         if block.header().attachments.load(Ordering::Acquire) != 0 {
@@ -435,7 +462,7 @@ impl Locked {
 
     /// Counts references down; tells objects whose end has no holder left, and destroys those that have none at all, with the
     /// messages in them and what is attached to those.
-    fn release(&mut self, mut work: Vec<(u64, usize)>) {
+    pub(crate) fn release(&mut self, mut work: Vec<(u64, usize)>) {
         while let Some((object, role)) = work.pop() {
             let Some(header) = self.session.block_header(object) else { continue };
             let stamp = Stamp::read(header);

@@ -21,6 +21,7 @@ use crate::lock::Acquired;
 use crate::participants::is_alive;
 use crate::place::{self, WaitEntry};
 use crate::references::FreeEntries;
+use mp_sys::file::Identity;
 use mp_sys::futex::Watch;
 use mp_sys::memory::{Mapping, SharedFile};
 use mp_sys::robust::RobustWord;
@@ -149,6 +150,10 @@ impl Session {
     /// If it is no session, of another library version, another user or another pid namespace.
     pub fn attach(fd: OwnedFd) -> Result<Self, SessionError> {
         let file = SharedFile::adopt(fd).map_err(SessionError::Attach)?;
+        let identity = mp_sys::file::identity(file.fd()).map_err(SessionError::Attach)?;
+        if let Some(session) = Self::attached_to(identity) {
+            return Ok(session);
+        }
         if file.size() < SIZE_BYTES_MIN {
             return Err(SessionError::NotASession);
         }
@@ -180,6 +185,12 @@ impl Session {
             return Err(SessionError::AlreadyAttached(number));
         }
         Self::enter(file, mapping, number, &mut attached)
+    }
+
+    fn attached_to(identity: Identity) -> Option<Self> {
+        let attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |session: &&Self| mp_sys::file::identity(session.fd()).is_ok_and(|one| one == identity);
+        attached.iter().find(is_it).copied()
     }
 
     fn enter(

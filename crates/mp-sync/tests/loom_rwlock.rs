@@ -48,11 +48,7 @@ fn write(state: &Guarded, at: &At<'_>) {
 }
 
 const WRITER: Model<Guarded> = Model {
-    make: || Guarded {
-        lock: RawRwLock::new(),
-        halves: UnsafeCell::new([0; 2]),
-        suspect: AtomicU32::new(0),
-    },
+    make: || Guarded { lock: RawRwLock::new(), halves: UnsafeCell::new([0; 2]), suspect: AtomicU32::new(0) },
     parts: &[write, read, read],
     after: nothing,
     end: |state, at, _| {

@@ -11,6 +11,9 @@
 //! | [`crash`] | named points at which a test kills the process; nothing in a normal build |
 //! | [`deadline`] | absolute times on the monotonic clock |
 //! | [`memory`] | sealed sparse memory files and their mappings |
+//! | [`mod@file`] | files that have a name: opened safely, given memory, mapped |
+//! | [`socket`] | handing a file descriptor to a process that asks at a socket |
+//! | [`exit`] | code that runs when the program ends |
 //! | [`start`] | starting a program by a vfork-style clone |
 //! | [`process`] | pidfds: waiting, signals; start times and states of processes |
 //! | [`object`] | the program files loaded here, their build ids and code segments |
@@ -34,6 +37,10 @@ pub mod robust;
 #[cfg(not(loom))]
 pub mod cpu;
 #[cfg(not(loom))]
+pub mod exit;
+#[cfg(not(loom))]
+pub mod file;
+#[cfg(not(loom))]
 pub mod force;
 #[cfg(not(loom))]
 pub mod fork;
@@ -43,5 +50,7 @@ pub mod memory;
 pub mod object;
 #[cfg(not(loom))]
 pub mod process;
+#[cfg(not(loom))]
+pub mod socket;
 #[cfg(not(loom))]
 pub mod start;

@@ -9,8 +9,10 @@
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A new memory file: empty, close-on-exec, not executable, not sealed yet.
 fn memory_file(name: &str) -> io::Result<OwnedFd> {
@@ -107,27 +109,19 @@ impl SharedFile {
     /// # Errors
     /// `ENOMEM` where the address space is limited.
     pub fn map(&self) -> io::Result<Mapping> {
-        use rustix::mm::{Advice, MapFlags, ProtFlags};
-        let len = usize::try_from(self.size).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        // SAFETY: a new shared mapping at an address of the kernel's choice aliases nothing in this process.
-        let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::NORESERVE,
-                &self.fd,
-                0,
-            )
-        }?;
-        // SAFETY: the range was just mapped; the advice changes nothing about its content.
-        unsafe { rustix::mm::madvise(base, len, Advice::LinuxDontDump) }?;
-        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Mapping { base, len })
+        Mapping::of(self.fd(), self.size, true)
+    }
+
+    /// Maps the whole file for reading only: the kernel answers a store with SIGSEGV.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn map_read_only(&self) -> io::Result<Mapping> {
+        Mapping::of(self.fd(), self.size, false)
     }
 }
 
-/// A mapped [`SharedFile`]; valid until the process ends.
+/// A mapped file; valid until the process ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapping {
     base: NonNull<u8>,
@@ -140,6 +134,77 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    pub(crate) fn of(fd: BorrowedFd<'_>, len: u64, writable: bool) -> io::Result<Self> {
+        use rustix::mm::{Advice, MapFlags, ProtFlags};
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a new shared mapping at an address of the kernel's choice aliases nothing in this process.
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, flags, fd, 0) }?;
+        // SAFETY: the range was just mapped; the advice changes nothing about its content.
+        unsafe { rustix::mm::madvise(base, len, Advice::LinuxDontDump) }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, len })
+    }
+
+    /// Takes the mapping away.
+    ///
+    /// # Safety
+    /// Nobody uses an address of it from now on, and no thread of this process has a robust word in it.
+    pub unsafe fn unmap(self) {
+        // SAFETY: the range is a mapping of ours, and the caller promises that nobody uses it.
+        let result = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+        debug_assert!(result.is_ok(), "a whole mapping can be taken away");
+    }
+
+    /// Puts pages under these bytes now, writable, instead of at the first access to each. Their content stays. Memory for them must be
+    /// committed.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a range outside of the mapping; no memory.
+    pub fn prefault(&self, range: Range<u64>) -> io::Result<()> {
+        use rustix::mm::Advice;
+        let page = rustix::param::page_size();
+        let outside = || io::Error::from(io::ErrorKind::InvalidInput);
+        let len = usize::try_from(range.end.checked_sub(range.start).ok_or_else(outside)?)
+            .map_err(|_| outside())?;
+        let first = self.at(range.start, len, 1).ok_or_else(outside)?.as_ptr();
+        let lead = first.addr() % page;
+        let populated = if crate::force::is("no-populate") {
+            Err(rustix::io::Errno::INVAL)
+        } else {
+            let start = first.wrapping_sub(lead).cast();
+            // SAFETY: mappings begin at a page, so the range from the page of its first byte is inside; the advice keeps its content.
+            unsafe { rustix::mm::madvise(start, len + lead, Advice::LinuxPopulateWrite) }
+        };
+        match populated {
+            // Linux before 5.14.
+            Err(rustix::io::Errno::INVAL) => {}
+            other => return Ok(other?),
+        }
+        let touch = |offset: usize| {
+            // SAFETY: `offset` is less than `len`, which was checked to be inside the mapping.
+            let byte = unsafe { first.add(offset) };
+            // SAFETY: mapped until the process ends, and a byte is aligned; others may write it as an atomic at the same time.
+            let byte = unsafe { AtomicU8::from_ptr(byte) };
+            // Writes what is there.
+            byte.fetch_or(0, Ordering::Relaxed);
+        };
+        (0..len).step_by(page).chain(len.checked_sub(1)).for_each(touch);
+        Ok(())
+    }
+
+    /// Asks for huge pages under the whole mapping. Whether there are any for shared memory is for the machine to say: see
+    /// [`grants_huge_pages`].
+    ///
+    /// # Errors
+    /// What `madvise` says: a kernel without them.
+    pub fn advise_huge_pages(&self) -> io::Result<()> {
+        let advice = rustix::mm::Advice::LinuxHugepage;
+        // SAFETY: the range is the mapping; the advice changes nothing about its content.
+        Ok(unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.len, advice) }?)
+    }
+
     /// The length in bytes.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
@@ -249,6 +314,15 @@ impl Drop for SealedFile {
         // SAFETY: this is the whole mapping that `map` made; borrows of it ended with `self`.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
     }
+}
+
+/// Whether this machine gives huge pages to shared memory that is advised to have them.
+#[must_use]
+pub fn grants_huge_pages() -> bool {
+    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    enabled.is_ok_and(|text| {
+        ["[always]", "[within_size]", "[advise]", "[force]"].iter().any(|one| text.contains(one))
+    })
 }
 
 #[cfg(test)]

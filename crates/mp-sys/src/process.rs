@@ -203,6 +203,15 @@ pub fn pid_namespace() -> u32 {
     low
 }
 
+/// Tells this boot of the machine from others: 128 bits, 0 without `/proc`.
+#[must_use]
+pub fn boot() -> [u64; 2] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(32).collect();
+    let half = |range| digits.get(range).and_then(|half| u64::from_str_radix(half, 16).ok()).unwrap_or(0);
+    [half(0..16), half(16..32)]
+}
+
 /// 128 random bits from the kernel.
 ///
 /// # Errors

@@ -59,7 +59,14 @@ impl Held {
     fn now() -> Self {
         let names = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
         let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let mut shm_names: Vec<String> = names.filter(|name| name.starts_with(NAME_PREFIX)).collect();
+        // The directory of segments' names stays; what this process has in it is asked for below.
+        let is_directory = |name: &String| {
+            name.strip_prefix("multiproc-").is_some_and(|user| user.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let mut shm_names: Vec<String> =
+            names.filter(|name| name.starts_with(NAME_PREFIX) && !is_directory(name)).collect();
+        let segments = mp_shm::segment::list().unwrap_or_default().into_iter();
+        shm_names.extend(segments.filter(|one| one.owner == std::process::id()).map(|one| one.name));
         shm_names.sort_unstable();
         Self { children: proc::children(), descriptors: proc::descriptors(), shm_names }
     }

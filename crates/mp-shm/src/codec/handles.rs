@@ -14,7 +14,7 @@ pub struct ArchivedHandle {
     pub index: u32_le,
 }
 
-/// Makes a type that holds a [`Reference`](crate::references::Reference) a message: how it gives the reference, and how it is made of
+/// Makes a type that holds a [`Reference`](crate::references::Reference) a message, and one that can be published: how it gives the reference, and how it is made of
 /// one. For the crates of this library.
 #[doc(hidden)]
 #[macro_export]
@@ -48,6 +48,22 @@ macro_rules! message_of_handle {
                 let reference = deserializer.detach(self.index.to_native(), $kind)?;
                 let open: fn($crate::references::Reference) -> Result<$of, $crate::references::HandleError> = $open;
                 open(reference).map_err(|error| deserializer.refuse(error))
+            }
+        }
+
+        impl<$($param: $bound),*> $crate::published::Publishable for $of {
+            const KIND: $crate::handle::Kind = $kind;
+
+            fn published_reference(&self) -> &$crate::references::Reference {
+                let reference: fn(&$of) -> &$crate::references::Reference = $reference;
+                reference(self)
+            }
+
+            fn of_published(
+                reference: $crate::references::Reference,
+            ) -> Result<Self, $crate::references::HandleError> {
+                let open: fn($crate::references::Reference) -> Result<$of, $crate::references::HandleError> = $open;
+                open(reference)
             }
         }
     };
