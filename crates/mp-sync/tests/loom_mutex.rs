@@ -23,6 +23,7 @@ fn enter(state: &Guarded, at: &At<'_>) {
     let acquired = unsafe { state.mutex.lock(at, Patience::Forever, INTERNAL_MOST) }.unwrap();
     // SAFETY: the lock is held; loom checks that.
     state.value.with_mut(|value| unsafe { *value += 1 });
+    mp_sys::crash::point("model.holding");
     if let Acquired::OwnerDied { pid, leaving } = acquired {
         assert!(pid == 1 || (pid == 0 || leaving), "who died is told: {pid}");
         state.told.fetch_add(1, Ordering::Relaxed);

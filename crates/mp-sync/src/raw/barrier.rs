@@ -182,7 +182,7 @@ impl<const N: usize> RawBarrier<N> {
                 waiting.succeeded();
                 return ended;
             }
-            let inside = self.gate.enter();
+            let inside = self.gate.enter(&waiting);
             self.mutex.unlock();
             outcome = inside.sleep(&mut waiting, self.waiters.watches());
             drop(inside);

@@ -50,10 +50,11 @@ impl RawCondvar {
         ground: &G,
         patience: Patience,
     ) -> Result<(Acquired, Result<(), Failure>), Failure> {
-        let inside = self.gate.enter();
+        let mut waiting = Waiting::new(ground, patience);
+        let inside = self.gate.enter(&waiting);
         mutex.unlock();
         crash::point("condvar.waiting");
-        let slept = inside.sleep(&mut Waiting::new(ground, patience), std::iter::empty());
+        let slept = inside.sleep(&mut waiting, std::iter::empty());
         drop(inside);
         // SAFETY: as the caller promises.
         let acquired = unsafe { mutex.lock(ground, Patience::Forever, HELD_MAX) }?;

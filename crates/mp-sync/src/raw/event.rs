@@ -83,7 +83,7 @@ impl RawEvent {
     fn wait_from<G: Ground>(&self, began: u32, ground: &G, patience: Patience) -> Result<(), Failure> {
         let mut waiting = Waiting::new(ground, patience);
         loop {
-            let inside = self.gate.enter();
+            let inside = self.gate.enter(&waiting);
             // SET: as above.
             let state = self.state.load(Ordering::Acquire);
             if state & SET != 0 || state >> 1 != began >> 1 {

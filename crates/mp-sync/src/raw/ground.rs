@@ -5,6 +5,7 @@
 use crate::error::Failure;
 use crate::patience::Patience;
 use mp_shm::death::{self, Domain, Slept};
+use mp_sys::atomic::Ordering;
 use mp_sys::backstop::{self, Backstop};
 use mp_sys::futex::{self, Waited, Watch};
 
@@ -33,6 +34,14 @@ impl<'g, G: Ground> Waiting<'g, G> {
     /// A call that begins.
     pub fn new(ground: &'g G, patience: Patience) -> Self {
         Self { ground, patience, backstop: Backstop::new(), noted: None, lost: false }
+    }
+
+    /// The word that every death of the domain advances, as it is now. Read before looking at what is waited for: who died before
+    /// that made its changes before that.
+    pub(crate) fn deaths(&self) -> Option<Watch<'g>> {
+        let domain = self.ground.domain()?;
+        // EPOCH: Acquire, pairs with the Release of `death::advance`.
+        Some(Watch::Word(domain.epoch(), domain.epoch().load(Ordering::Acquire)))
     }
 
     /// Sleeps while `own` have their values and nobody of the domain dies. `own[0]` is what announcements advance.
@@ -80,7 +89,7 @@ impl<'g, G: Ground> Waiting<'g, G> {
 fn is_lost(watch: Watch<'_>) -> bool {
     match watch {
         Watch::Word(word, seen) => {
-            let now = word.load(mp_sys::atomic::Ordering::Relaxed);
+            let now = word.load(Ordering::Relaxed);
             now != seen && backstop::is_lost(word, now)
         }
         Watch::Low(..) => false,

@@ -184,7 +184,7 @@ impl<const N: usize> RawLatch<N> {
                 waiting.succeeded();
                 return Ok(Counted::Zero);
             }
-            let inside = self.gate.enter();
+            let inside = self.gate.enter(&waiting);
             self.mutex.unlock();
             inside.sleep(&mut waiting, self.tickets.watches())?;
         }

@@ -165,7 +165,7 @@ impl<const N: usize> RawRwLock<N> {
             if !self.readers.is_any_held() {
                 break;
             }
-            let inside = self.gate.enter();
+            let inside = self.gate.enter(&waiting);
             if !self.readers.is_any_held() {
                 break;
             }

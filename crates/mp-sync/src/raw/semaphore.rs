@@ -3,7 +3,7 @@
 //! Owns: a mutex for a few instructions, slots for holders (the tag: how many permits), `total` and `free`.
 //!
 //! ```text
-//! invariant while the mutex is free:  free + Σ tags of held slots == total
+//! invariant while the mutex is free:  free + Σ tags of slots that are not 0 == total
 //!
 //! who         does, with the mutex                                        the step that counts
 //! acquirer    free >= n: claims a slot with tag n; free - n               the slot's word is stored
@@ -13,7 +13,7 @@
 //! anybody     sweeps slots of the dead: free + their tags; announces      the slot's word becomes 0
 //! ```
 //!
-//! Death: with the mutex: the next one with it computes `free` anew from `total` and the slots. Of a holder: the kernel marks its slot,
+//! Death: with the mutex: the next one with it computes `free` anew from `total` and the slots that are not 0. Of a holder: the kernel marks its slot,
 //! which every sleeper watches. Of one that was woken: all sleepers of the domain look again.
 //! Models: loom `semaphore_*` in `tests/loom_semaphore.rs`; negative controls without links and without the domain.
 
@@ -93,10 +93,9 @@ impl<const N: usize> RawSemaphore<N> {
         // SAFETY: as the caller promises.
         let acquired = unsafe { self.mutex.lock(ground, patience, INTERNAL_MOST) }?;
         if acquired != Acquired::Clean {
+            // Slots of the dead count as held until they are swept, below: one may become dead at any moment (loom found that).
             let mut held = 0_u32;
-            self.holders.for_each_held(|tag| held = held.saturating_add(tag));
-            // Tags of slots not yet swept are added when they are.
-            self.holders.sweep(|_, _| ());
+            self.holders.for_each_claimed(|tag| held = held.saturating_add(tag));
             self.free.store(self.total.load(Ordering::Relaxed).saturating_sub(held), Ordering::Relaxed);
             crash::point("semaphore.repaired");
             self.gate.announce(u32::MAX);
@@ -151,7 +150,7 @@ impl<const N: usize> RawSemaphore<N> {
                 waiting.succeeded();
                 return slot;
             }
-            let inside = self.gate.enter();
+            let inside = self.gate.enter(&waiting);
             self.mutex.unlock();
             inside.sleep(&mut waiting, self.holders.watches())?;
         }

@@ -102,6 +102,15 @@ impl<const N: usize> Slots<N> {
         }
     }
 
+    /// Calls `visit` with the tag of every slot that is not free, those of the dead included.
+    pub(crate) fn for_each_claimed(&self, mut visit: impl FnMut(u32)) {
+        for slot in &self.slots {
+            if slot.word.load(Ordering::Acquire) != 0 {
+                visit(slot.tag.load(Ordering::Relaxed));
+            }
+        }
+    }
+
     /// Whether a living thread holds one.
     pub(crate) fn is_any_held(&self) -> bool {
         self.slots.iter().any(|slot| is_held(slot.word.load(Ordering::Acquire)))

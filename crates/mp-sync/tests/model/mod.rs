@@ -3,7 +3,7 @@
 //! The victim dies at its n-th step; a participant called *after* runs when the victim has ended, and does what the living would be
 //! waiting for if the victim never came to it. A model that hangs is a deadlock, which loom reports as a panic. Negative controls run in
 //! processes of their own, since loom cannot go on after a failed model.
-#![allow(dead_code, reason = "each model uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each model uses its part")]
 
 use loom::sync::Arc;
 use loom::thread;
