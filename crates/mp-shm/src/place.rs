@@ -13,6 +13,8 @@
 //!
 //! The table is only for reports: when it is full, a wait is not noted, and nothing else depends on it.
 
+#![expect(unsafe_code, reason = "typed access to a mapping")]
+
 use crate::ShmSafe;
 use crate::death::Domain;
 use mp_sys::robust;
@@ -132,6 +134,22 @@ impl Place {
     #[must_use]
     pub fn start(&self) -> usize {
         self.start
+    }
+
+    /// The value of type `T` at `offset` of the mapping; `None` if that is outside of it, or misaligned.
+    ///
+    /// # Safety
+    /// As of [`Session::shared`](crate::Session::shared).
+    #[must_use]
+    pub unsafe fn at<T: ShmSafe>(&self, offset: u64) -> Option<&'static T> {
+        let offset = usize::try_from(offset).ok()?;
+        let end = offset.checked_add(size_of::<T>())?;
+        let address = self.start + offset;
+        if end > self.len || !address.is_multiple_of(align_of::<T>()) {
+            return None;
+        }
+        // SAFETY: inside of the mapping, which stays, and aligned; what lies there is as the caller promises.
+        Some(unsafe { &*std::ptr::with_exposed_provenance::<T>(address) })
     }
 
     /// Notes that the calling thread is about to sleep on what is at `address`, until the result is dropped.

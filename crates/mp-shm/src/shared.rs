@@ -81,7 +81,11 @@ impl<T: ShmSafe> Shared<T> {
         // SAFETY: the block has room for it, and this process holds it alone.
         unsafe { payload.write_bytes(0, size_of::<T>()) };
         // SAFETY: as above; aligned to 64 bytes; all bits zero are a `T`, which has no drop.
-        set_up(unsafe { payload.cast::<T>().as_mut() });
+        let value = unsafe { payload.cast::<T>().as_mut() };
+        // Should it panic, a word of the value may be linked: the block then stays this process's until it ends.
+        let block = ManuallyDrop::new(block);
+        set_up(value);
+        let block = ManuallyDrop::into_inner(block);
         let reference = session.publish_memory(block, Kind::VALUE, short(T::LAYOUT))?;
         Self::open(reference).map_err(|_| SessionError::NotASession)
     }

@@ -72,7 +72,8 @@ fn owe(state: &RawLatch<3>, at: &At<'_>) {
 
 fn wait(state: &RawLatch<3>, at: &At<'_>) {
     // SAFETY: as in `arrive`.
-    while unsafe { state.wait(at, Patience::Forever, || ()) }.unwrap() != Counted::Zero {
+    while unsafe { state.wait(at, Patience::Forever) }.unwrap() != Counted::Zero {
+        state.mutex().clear_poison();
         // Told of the death: counts for the dead, which does no harm if it had counted.
         // SAFETY: as above.
         unsafe { state.count_down(at, 1) }.unwrap();

@@ -183,6 +183,7 @@ impl<const N: usize> RawBarrier<N> {
                 return ended;
             }
             let inside = self.gate.enter(&waiting);
+            self.mutex.note_slots(N);
             self.mutex.unlock();
             outcome = inside.sleep(&mut waiting, self.waiters.watches());
             drop(inside);

@@ -94,6 +94,12 @@ impl RawEvent {
         }
     }
 
+    /// The gate that waiters sleep at.
+    #[cfg(not(loom))]
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// How often it was set; for who looks for a change.
     #[must_use]
     pub fn times_set(&self) -> u32 {

@@ -50,7 +50,11 @@ impl Gate {
 
     /// Comes in, before looking at what is waited for.
     pub(crate) fn enter<'a, G: Ground>(&'a self, waiting: &Waiting<'a, G>) -> Inside<'a> {
-        let deaths = waiting.deaths();
+        self.enter_after(waiting.deaths())
+    }
+
+    /// [`enter`](Self::enter) with the death epoch as it was read before.
+    pub(crate) fn enter_after<'a>(&'a self, deaths: Option<Watch<'a>>) -> Inside<'a> {
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         // ASLEEP: SeqCst, pairs with CHANGED.
         fence(Ordering::SeqCst);
@@ -78,6 +82,12 @@ impl Gate {
 }
 
 impl<'a> Inside<'a> {
+    /// What to watch while asleep.
+    #[cfg(not(loom))]
+    pub(crate) fn watches(&self) -> [Option<Watch<'a>>; 2] {
+        [Some(Watch::Word(&self.gate.seq, self.seen)), self.deaths]
+    }
+
     /// Sleeps until there was an announcement since [`Gate::enter`], a slot of `more` has changed, or somebody died. At most 64 slots.
     ///
     /// # Errors
@@ -110,6 +120,11 @@ impl<'a> Inside<'a> {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
+        // A participant that dies in a model unwinds; the dead count nothing down.
+        #[cfg(loom)]
+        if std::thread::panicking() {
+            return;
+        }
         self.gate.sleepers.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -43,6 +43,8 @@ pub enum Counted {
     Zero,
     /// A thread with a ticket died; told once. Its pid.
     OwnerDied(u32),
+    /// A death was told before.
+    Poisoned,
 }
 
 impl<const N: usize> RawLatch<N> {
@@ -121,6 +123,18 @@ impl<const N: usize> RawLatch<N> {
         Ok(())
     }
 
+    /// Whether a wait would end at once.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.count() == 0 || self.mutex.is_poisoned() || self.tickets.has_dead()
+    }
+
+    /// The gate that waiters sleep at.
+    #[cfg(not(loom))]
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// Says that this thread owes a count; returns the slot.
     ///
     /// # Errors
@@ -160,12 +174,7 @@ impl<const N: usize> RawLatch<N> {
     ///
     /// # Safety
     /// As [`count_down`](Self::count_down).
-    pub unsafe fn wait<G: Ground>(
-        &self,
-        ground: &G,
-        patience: Patience,
-        told: impl FnOnce(),
-    ) -> Result<Counted, Failure> {
+    pub unsafe fn wait<G: Ground>(&self, ground: &G, patience: Patience) -> Result<Counted, Failure> {
         let mut waiting = Waiting::new(ground, patience);
         let for_mutex = if patience == Patience::None { Patience::Forever } else { patience };
         loop {
@@ -173,11 +182,17 @@ impl<const N: usize> RawLatch<N> {
             unsafe { self.enter(ground, for_mutex) }?;
             let died = self.died.load(Ordering::Relaxed);
             if died != 0 {
-                told();
+                self.mutex.poison();
                 crash::point("latch.told");
                 self.died.store(0, Ordering::Relaxed);
+                // The others that wait are told that it is poisoned.
+                self.gate.announce(u32::MAX);
                 self.mutex.unlock();
                 return Ok(Counted::OwnerDied(died));
+            }
+            if self.mutex.is_poisoned() {
+                self.mutex.unlock();
+                return Ok(Counted::Poisoned);
             }
             if self.count() == 0 {
                 self.mutex.unlock();
@@ -185,6 +200,7 @@ impl<const N: usize> RawLatch<N> {
                 return Ok(Counted::Zero);
             }
             let inside = self.gate.enter(&waiting);
+            self.mutex.note_slots(N);
             self.mutex.unlock();
             inside.sleep(&mut waiting, self.tickets.watches())?;
         }

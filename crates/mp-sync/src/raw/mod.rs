@@ -28,8 +28,12 @@ pub use barrier::{Arrived, RawBarrier};
 pub use condvar::RawCondvar;
 pub use event::RawEvent;
 pub use gate::Gate;
+#[cfg(not(loom))]
+pub(crate) use gate::Inside;
 pub use ground::{Ground, Waiting};
 pub use latch::{Counted, RawLatch};
+#[cfg(not(loom))]
+pub(crate) use mutex::SLOTS;
 pub use mutex::{Acquired, INTERNAL_MOST, RawMutex};
 pub use once::{Begun, RawOnce};
 pub use rwlock::RawRwLock;

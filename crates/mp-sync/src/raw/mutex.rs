@@ -38,6 +38,11 @@ use mp_sys::robust::{self, HELD_MAX, HoldError, OWNER_DIED, RobustWord, TID_MASK
 /// How many words a thread may hold when it takes a lock for a few instructions inside of a primitive: a few more than users may.
 pub const INTERNAL_MOST: usize = HELD_MAX + 8;
 
+/// The note that says that what is guarded is suspect.
+const POISONED: usize = 0;
+/// The note that says how many slots follow.
+pub(crate) const SLOTS: usize = 2;
+
 /// Set in the tag while the owner gives the mutex back.
 const LEAVING: u32 = 0x8000_0000;
 /// How often a locker looks again before it sleeps, where another processor may run the owner: about 1 µs.
@@ -245,7 +250,29 @@ impl RawMutex {
         self.node.tag.load(Ordering::Relaxed) & !LEAVING
     }
 
-    /// A word for whoever has the mutex.
+    /// Notes that what it guards is suspect. Who owns the mutex may call this.
+    pub fn poison(&self) {
+        self.note(POISONED).store(1, Ordering::Relaxed);
+    }
+
+    /// Notes that what it guards is right again.
+    pub fn clear_poison(&self) {
+        self.note(POISONED).store(0, Ordering::Relaxed);
+    }
+
+    /// Whether what it guards is suspect.
+    #[inline]
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.note(POISONED).load(Ordering::Relaxed) != 0
+    }
+
+    /// Notes how many slots follow the mutex in memory, for reports. Before a sleep.
+    pub(crate) fn note_slots(&self, count: usize) {
+        self.note(SLOTS).store(u32::try_from(count).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// A word for whoever has the mutex: 1 or 3.
     #[inline]
     pub fn note(&self, number: usize) -> &AtomicU32 {
         &self.node.extra[number]

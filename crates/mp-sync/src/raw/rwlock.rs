@@ -166,6 +166,7 @@ impl<const N: usize> RawRwLock<N> {
                 break;
             }
             let inside = self.gate.enter(&waiting);
+            self.mutex.note_slots(N);
             if !self.readers.is_any_held() {
                 break;
             }

@@ -151,6 +151,7 @@ impl<const N: usize> RawSemaphore<N> {
                 return slot;
             }
             let inside = self.gate.enter(&waiting);
+            self.mutex.note_slots(N);
             self.mutex.unlock();
             inside.sleep(&mut waiting, self.holders.watches())?;
         }
