@@ -6,7 +6,7 @@
 
 use lexopt::prelude::*;
 use mp_benches::measure::{Contestant, Goal, Measurement, Plan, Unit};
-use mp_benches::{Outcome, cells, machine, ours, peers, report};
+use mp_benches::{Outcome, cells, locks, machine, ours, peers, report};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,8 +16,8 @@ const USAGE: &str = "\
 Usage: bench [--quick] [--only NAME] [--json FILE]
 
   --quick      three short rounds instead of seven
-  --only NAME  roundtrip, throughput, spawn, pool_map, latest_read, latest_write or
-               latest_contended; may be given again
+  --only NAME  roundtrip, throughput, spawn, pool_map, mutex, mutex_2, mutex_4, handover,
+               latest_read, latest_write or latest_contended; may be given again
   --json FILE  also write a record with every repetition";
 
 /// What the command line asks for.
@@ -51,7 +51,7 @@ impl Options {
 }
 
 /// All measurements.
-fn measurements(quick: bool) -> [Measurement; 7] {
+fn measurements(quick: bool) -> [Measurement; 11] {
     let plan = |count: u32| Plan {
         rounds: if quick { 3 } else { 7 },
         count: if quick { count / 5 } else { count },
@@ -92,6 +92,38 @@ fn measurements(quick: bool) -> [Measurement; 7] {
                 Contestant { name: "rayon", run: peers::rayon_map },
                 Contestant { name: "plain loop", run: peers::plain_map },
             ],
+        },
+        Measurement {
+            name: "mutex",
+            unit: Unit::Nanoseconds,
+            plan: plan(10_000_000),
+            goal: Goal::AtMost(1.0),
+            ours: Contestant { name: "multiproc", run: locks::ours_alone },
+            peers: &[Contestant { name: "pthread robust", run: locks::peer_alone }],
+        },
+        Measurement {
+            name: "mutex_2",
+            unit: Unit::MillionsPerSecond,
+            plan: plan(4_000_000),
+            goal: Goal::AtLeast(1.0),
+            ours: Contestant { name: "multiproc", run: locks::ours_two },
+            peers: &[Contestant { name: "pthread robust", run: locks::peer_two }],
+        },
+        Measurement {
+            name: "mutex_4",
+            unit: Unit::MillionsPerSecond,
+            plan: plan(4_000_000),
+            goal: Goal::AtLeast(1.0),
+            ours: Contestant { name: "multiproc", run: locks::ours_four },
+            peers: &[Contestant { name: "pthread robust", run: locks::peer_four }],
+        },
+        Measurement {
+            name: "handover",
+            unit: Unit::Microseconds,
+            plan: Plan { warm_up: 0, ..plan(300) },
+            goal: Goal::AtMost(1.0),
+            ours: Contestant { name: "kill, p99", run: locks::handover },
+            peers: &[Contestant { name: "1 ms", run: locks::one_millisecond }],
         },
         Measurement {
             name: "latest_read",

@@ -17,14 +17,6 @@ pub fn affinity() -> [u64; MASK_WORDS] {
     mask
 }
 
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn this_thread_runs_somewhere() {
-        assert!(super::affinity().iter().any(|&word| word != 0));
-    }
-}
-
 /// How many processors the machine runs; read once.
 #[must_use]
 pub fn count() -> usize {
@@ -35,4 +27,12 @@ pub fn count() -> usize {
         let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
         usize::try_from(count).unwrap_or(1).max(1)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_thread_runs_somewhere() {
+        assert!(super::affinity().iter().any(|&word| word != 0));
+    }
 }

@@ -5,48 +5,59 @@
 
 #![expect(unsafe_code, reason = "one anonymous page, mapped for the life of the process")]
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-fn page() -> Option<&'static AtomicU32> {
-    static PAGE: OnceLock<Option<&'static AtomicU32>> = OnceLock::new();
-    *PAGE.get_or_init(|| {
-        use rustix::mm::{Advice, MapFlags, ProtFlags};
-        let size = rustix::param::page_size();
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
-        let page = unsafe {
-            rustix::mm::mmap_anonymous(
-                std::ptr::null_mut(),
-                size,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )
-        }
-        .ok()?;
-        // SAFETY: the page was just mapped and is not shared with anybody.
-        unsafe { rustix::mm::madvise(page, size, Advice::LinuxWipeOnFork) }.ok()?;
-        // SAFETY: the page is zeroed, page-aligned, and never unmapped.
-        Some(unsafe { &*page.cast::<AtomicU32>() })
-    })
+/// Never written: what the page is taken for before it is there, or where there can be none.
+static NO_PAGE: AtomicU32 = AtomicU32::new(0);
+static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const NO_PAGE).cast_mut());
+
+fn map() -> Option<*mut AtomicU32> {
+    use rustix::mm::{Advice, MapFlags, ProtFlags};
+    let size = rustix::param::page_size();
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
+    let page = unsafe {
+        rustix::mm::mmap_anonymous(
+            std::ptr::null_mut(),
+            size,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+    }
+    .ok()?;
+    // SAFETY: the page was just mapped and is not shared with anybody.
+    unsafe { rustix::mm::madvise(page, size, Advice::LinuxWipeOnFork) }.ok()?;
+    Some(page.cast::<AtomicU32>())
 }
 
 /// The pid of this process, from memory. Costs two loads; never stale after a fork.
 #[inline]
 #[must_use]
 pub fn pid() -> u32 {
-    match page() {
-        Some(word) => match word.load(Ordering::Relaxed) {
-            0 => refresh(word),
-            pid => pid,
-        },
-        None => std::process::id(),
+    // PAGE: Acquire, pairs with the Release in `refresh`.
+    let page = PAGE.load(Ordering::Acquire);
+    // SAFETY: `NO_PAGE`, or a zeroed, page-aligned page that is never unmapped.
+    match unsafe { &*page }.load(Ordering::Relaxed) {
+        0 => refresh(),
+        pid => pid,
     }
 }
 
+/// Writes the pid into the page, which is made the first time. Without a page the system is asked each time.
 #[cold]
-fn refresh(word: &AtomicU32) -> u32 {
+fn refresh() -> u32 {
     let pid = std::process::id();
-    word.store(pid, Ordering::Relaxed);
+    if std::ptr::eq(PAGE.load(Ordering::Acquire), &raw const NO_PAGE)
+        && let Some(page) = map()
+    {
+        // Of two threads that come here at once one leaves its page unused.
+        // PAGE: Release, pairs with the Acquire in `pid`.
+        PAGE.store(page, Ordering::Release);
+    }
+    let page = PAGE.load(Ordering::Acquire);
+    if !std::ptr::eq(page, &raw const NO_PAGE) {
+        // SAFETY: as in `pid`.
+        unsafe { &*page }.store(pid, Ordering::Relaxed);
+    }
     pid
 }
 

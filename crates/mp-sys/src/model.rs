@@ -167,6 +167,61 @@ impl Default for RobustWord {
     }
 }
 
+/// See `robust::Current` of a normal build.
+#[derive(Clone, Copy, Debug)]
+pub struct Current<'a>(std::marker::PhantomData<&'a ()>);
+
+/// See `robust::with` of a normal build.
+pub fn with<R>(with: impl FnOnce(Current<'_>) -> R) -> R {
+    with(Current(std::marker::PhantomData))
+}
+
+#[expect(unsafe_code, reason = "the promises of the normal build")]
+impl Current<'_> {
+    /// As [`tid`].
+    #[must_use]
+    pub fn tid(self) -> u32 {
+        tid()
+    }
+
+    /// Participants are processes of one thread.
+    #[must_use]
+    pub fn pid(self) -> u32 {
+        tid()
+    }
+
+    /// As [`set_pending`].
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn set_pending(self, word: &AtomicU32) {
+        // SAFETY: as the caller promises.
+        unsafe { set_pending(word) };
+    }
+
+    /// As [`clear_pending`].
+    pub fn clear_pending(self) {
+        clear_pending();
+    }
+
+    /// As [`hold`].
+    ///
+    /// # Errors
+    /// None in a model.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn hold(self, node: &RobustWord, most: usize) -> Result<(), crate::robust::HoldError> {
+        // SAFETY: as the caller promises.
+        unsafe { hold(node, most) }
+    }
+
+    /// As [`let_go`].
+    pub fn let_go(self, node: &RobustWord) {
+        let_go(node);
+    }
+}
+
 /// See `robust::hold` of a normal build.
 ///
 /// # Errors

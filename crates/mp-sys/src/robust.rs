@@ -34,9 +34,9 @@ pub const WAITERS: u32 = 0x8000_0000;
 pub const TID_MASK: u32 = 0x3fff_ffff;
 
 #[cfg(loom)]
-pub use crate::model::{RobustWord, clear_pending, hold, let_go, set_pending, tid};
+pub use crate::model::{Current, RobustWord, clear_pending, hold, let_go, set_pending, tid, with};
 #[cfg(not(loom))]
-pub use real::{RobustWord, Unsupported, clear_pending, hold, let_go, link, set_pending, tid};
+pub use real::{Current, RobustWord, Unsupported, clear_pending, hold, let_go, link, set_pending, tid, with};
 
 /// Most words that a thread should [`hold`] at once; the kernel looks at no more than 2048 when the thread dies.
 pub const HELD_MAX: usize = 1024;
@@ -237,11 +237,138 @@ mod real {
         thread.of_pid.set(fork::pid());
     }
 
+    /// The calling thread, for several calls in a row: whether it was forked is asked once.
+    #[derive(Clone, Copy)]
+    pub struct Current<'a>(&'a Thread);
+
+    impl std::fmt::Debug for Current<'_> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_tuple("Current").field(&self.tid()).finish()
+        }
+    }
+
+    /// Calls `with` with the calling thread.
+    #[inline]
+    pub fn with<R>(with: impl FnOnce(Current<'_>) -> R) -> R {
+        thread(|thread| with(Current(thread)))
+    }
+
+    impl Current<'_> {
+        /// The thread's id.
+        #[inline]
+        #[must_use]
+        pub fn tid(self) -> u32 {
+            self.0.tid.get()
+        }
+
+        /// The process's id.
+        #[inline]
+        #[must_use]
+        pub fn pid(self) -> u32 {
+            self.0.of_pid.get()
+        }
+
+        /// See [`set_pending`].
+        ///
+        /// # Safety
+        /// As there.
+        #[inline]
+        pub unsafe fn set_pending(self, word: &AtomicU32) {
+            // Eight 32-bit words further on is where the node's `next` is, or would be: invariant 1.
+            #[expect(
+                clippy::cast_ptr_alignment,
+                reason = "an address for the kernel, never dereferenced here"
+            )]
+            let link = std::ptr::from_ref(word).wrapping_add(8).cast_mut().cast::<Link>();
+            self.store_pending(link);
+            compiler_fence(Ordering::SeqCst);
+        }
+
+        /// See [`clear_pending`].
+        #[inline]
+        pub fn clear_pending(self) {
+            compiler_fence(Ordering::SeqCst);
+            self.store_pending(std::ptr::null_mut());
+        }
+
+        #[inline]
+        fn store_pending(self, link: *mut Link) {
+            let head = self.0.head.get();
+            if !head.is_null() {
+                // SAFETY: the head belongs to this thread (read for this very process) and lives as long as it.
+                let pending = unsafe { &raw mut (*head).pending };
+                // SAFETY: only this thread writes it; the kernel reads it when the thread dies, and does not follow it
+                // beyond the futex word.
+                unsafe { pending.write_volatile(link) };
+            }
+        }
+
+        /// See [`hold`].
+        ///
+        /// # Errors
+        /// As there.
+        ///
+        /// # Safety
+        /// As there.
+        #[inline]
+        pub unsafe fn hold(self, node: &RobustWord, most: usize) -> Result<(), HoldError> {
+            let thread = self.0;
+            if !thread.anchored.get() {
+                thread.anchor()?;
+            }
+            let len = thread.len.get();
+            if len >= most {
+                return Err(HoldError::TooMany);
+            }
+            node.next.set(thread.begin.next.get());
+            thread.set(len, node);
+            thread.len.set(len + 1);
+            compiler_fence(Ordering::SeqCst);
+            store(&thread.begin.next, node.next.as_ptr() as usize);
+            compiler_fence(Ordering::SeqCst);
+            Ok(())
+        }
+
+        /// See [`let_go`].
+        #[inline]
+        pub fn let_go(self, node: &RobustWord) {
+            let thread = self.0;
+            let len = thread.len.get();
+            if len == 1 && std::ptr::eq(thread.first[0].get(), node) {
+                // As below, for what is mostly the case.
+                compiler_fence(Ordering::SeqCst);
+                store(&thread.begin.next, thread.end.next.as_ptr() as usize);
+                compiler_fence(Ordering::SeqCst);
+                return thread.len.set(0);
+            }
+            let Some(at) = (0..len).rev().find(|&at| std::ptr::eq(thread.held(at), node)) else { return };
+            // What follows it in the list is the next older one.
+            let older = if at == 0 {
+                thread.end.next.as_ptr() as usize
+            } else {
+                // SAFETY: this thread holds it, so it is mapped (the caller of `hold` promised that).
+                unsafe { &*thread.held(at - 1) }.next.as_ptr() as usize
+            };
+            compiler_fence(Ordering::SeqCst);
+            if at + 1 == len {
+                store(&thread.begin.next, older);
+            } else {
+                // SAFETY: as above.
+                store(&unsafe { &*thread.held(at + 1) }.next, older);
+                for place in at + 1..len {
+                    thread.set(place - 1, thread.held(place));
+                }
+            }
+            compiler_fence(Ordering::SeqCst);
+            thread.len.set(len - 1);
+        }
+    }
+
     /// The id of the calling thread, from memory.
     #[inline]
     #[must_use]
     pub fn tid() -> u32 {
-        thread(|thread| thread.tid.get())
+        with(|current| current.tid())
     }
 
     /// Makes the kernel wake one sleeper of `word`, or mark it, if this thread dies before [`clear_pending`].
@@ -253,34 +380,14 @@ mod real {
     /// kernel may write to it then.
     #[inline]
     pub unsafe fn set_pending(word: &AtomicU32) {
-        let head = thread(|thread| thread.head.get());
-        if !head.is_null() {
-            // Eight 32-bit words further on is where the node's `next` is, or would be: invariant 1.
-            #[expect(
-                clippy::cast_ptr_alignment,
-                reason = "an address for the kernel, never dereferenced here"
-            )]
-            let link = std::ptr::from_ref(word).wrapping_add(8).cast_mut().cast::<Link>();
-            // SAFETY: the head belongs to this thread (read for this very process) and lives as long as it.
-            let pending = unsafe { &raw mut (*head).pending };
-            // SAFETY: only this thread writes it; the kernel reads it when the thread dies, and does not follow it
-            // beyond the futex word.
-            unsafe { pending.write_volatile(link) };
-            compiler_fence(Ordering::SeqCst);
-        }
+        // SAFETY: as the caller promises.
+        with(|current| unsafe { current.set_pending(word) });
     }
 
     /// Ends what [`set_pending`] began.
     #[inline]
     pub fn clear_pending() {
-        let head = thread(|thread| thread.head.get());
-        if !head.is_null() {
-            compiler_fence(Ordering::SeqCst);
-            // SAFETY: as in `set_pending`.
-            let pending = unsafe { &raw mut (*head).pending };
-            // SAFETY: as in `set_pending`.
-            unsafe { pending.write_volatile(std::ptr::null_mut()) };
-        }
+        with(|current| current.clear_pending());
     }
 
     /// Links `node` into the calling thread's list and stores the thread's id with [`WAITERS`] in its word.
@@ -329,22 +436,8 @@ mod real {
     /// * `node` stays mapped, and is used for nothing else, until this thread has let it go or has ended.
     #[inline]
     pub unsafe fn hold(node: &RobustWord, most: usize) -> Result<(), HoldError> {
-        thread(|thread| {
-            if !thread.anchored.get() {
-                thread.anchor()?;
-            }
-            let len = thread.len.get();
-            if len >= most {
-                return Err(HoldError::TooMany);
-            }
-            node.next.set(thread.begin.next.get());
-            thread.set(len, node);
-            thread.len.set(len + 1);
-            compiler_fence(Ordering::SeqCst);
-            store(&thread.begin.next, node.next.as_ptr() as usize);
-            compiler_fence(Ordering::SeqCst);
-            Ok(())
-        })
+        // SAFETY: as the caller promises.
+        with(|current| unsafe { current.hold(node, most) })
     }
 
     /// Writes a link that the kernel may read at any moment from now on.
@@ -357,29 +450,7 @@ mod real {
     /// Unlinks `node`, which this thread holds; one that it does not hold is left alone. The caller makes its word pending before.
     #[inline]
     pub fn let_go(node: &RobustWord) {
-        thread(|thread| {
-            let len = thread.len.get();
-            let Some(at) = (0..len).rev().find(|&at| std::ptr::eq(thread.held(at), node)) else { return };
-            // What follows it in the list is the next older one.
-            let older = if at == 0 {
-                thread.end.next.as_ptr() as usize
-            } else {
-                // SAFETY: this thread holds it, so it is mapped (the caller of `hold` promised that).
-                unsafe { &*thread.held(at - 1) }.next.as_ptr() as usize
-            };
-            compiler_fence(Ordering::SeqCst);
-            if at + 1 == len {
-                store(&thread.begin.next, older);
-            } else {
-                // SAFETY: as above.
-                store(&unsafe { &*thread.held(at + 1) }.next, older);
-                for place in at + 1..len {
-                    thread.set(place - 1, thread.held(place));
-                }
-            }
-            compiler_fence(Ordering::SeqCst);
-            thread.len.set(len - 1);
-        });
+        with(|current| current.let_go(node));
     }
 
     // SAFETY: `prev` and `next` are written by the linking thread alone (invariant 2), the word is atomic.

@@ -27,6 +27,8 @@
 //! | run a function in a process of its own | [`Process::spawn`], [`spawn!`] | [`mp_spawn`] |
 //! | send values between processes | [`channel`], [`Sender`], [`Receiver`] | [`mp_channel`] |
 //! | spread work over worker processes | [`Pool`] | [`mp_pool`] |
+//! | share memory | [`Shared`], [`shm::Array`], [`shm::Segment`] | [`mp_shm`] |
+//! | lock, wait, count between processes | [`sync::Mutex`], [`sync::Event`], [`sync::Semaphore`] | [`mp_sync`] |
 //! | keep processes apart | [`Session`] | [`mp_shm`] |
 //!
 //! A child runs its function before `main`, so nothing needs to be set up: not in programs, not in tests, not in doc tests. With
@@ -47,3 +49,4 @@ pub use mp_shm::error::SessionError;
 pub use mp_shm::{Message, Session, Shared, ShmSafe, rkyv};
 pub use mp_spawn::panics::Panic;
 pub use mp_spawn::{JoinError, Process, SpawnError, init, set_executable, spawn};
+pub use mp_sync as sync;

@@ -29,11 +29,11 @@
 use super::Ground;
 use crate::error::Failure;
 use crate::patience::Patience;
-use mp_sys::atomic::{self, AtomicU32, Ordering};
+use mp_sys::atomic::{AtomicU32, Ordering};
 use mp_sys::backstop::{self, Backstop};
 use mp_sys::crash;
 use mp_sys::futex::{self, Waited};
-use mp_sys::robust::{self, HELD_MAX, HoldError, OWNER_DIED, RobustWord, TID_MASK, WAITERS};
+use mp_sys::robust::{self, Current, HELD_MAX, HoldError, OWNER_DIED, RobustWord, TID_MASK, WAITERS};
 
 /// How many words a thread may hold when it takes a lock for a few instructions inside of a primitive: a few more than users may.
 pub const INTERNAL_MOST: usize = HELD_MAX + 8;
@@ -45,9 +45,6 @@ pub(crate) const SLOTS: usize = 2;
 
 /// Set in the tag while the owner gives the mutex back.
 const LEAVING: u32 = 0x8000_0000;
-/// How often a locker looks again before it sleeps, where another processor may run the owner: about 1 µs.
-const SPINS: u32 = 60;
-
 /// The mutex, without what it guards.
 #[derive(Debug)]
 #[cfg_attr(not(loom), derive(mp_shm::ShmSafe))]
@@ -92,18 +89,33 @@ impl RawMutex {
         patience: Patience,
         most: usize,
     ) -> Result<Acquired, Failure> {
-        let me = robust::tid();
-        // SAFETY: the word stays until `unlock`, as the caller promises; every way out clears the pending word.
-        unsafe { robust::set_pending(&self.node.word) };
-        crash::point("mutex.pending");
-        // LOCK: Acquire, pairs with UNLOCK.
-        if self.node.word.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            crash::point("mutex.taken");
-            // SAFETY: as the caller promises; the word was free, so nobody has it linked.
-            unsafe { self.taken(most)? };
-            return Ok(Acquired::Clean);
+        let taken = robust::with(|thread| {
+            // SAFETY: the word stays until `unlock`, as the caller promises; every way out clears the pending word.
+            unsafe { thread.set_pending(&self.node.word) };
+            crash::point("mutex.pending");
+            // LOCK: Acquire, pairs with UNLOCK.
+            let took = self.node.word.compare_exchange(0, thread.tid(), Ordering::Acquire, Ordering::Relaxed);
+            took.is_ok().then(|| {
+                crash::point("mutex.taken");
+                // SAFETY: as the caller promises; the word was free, so nobody has it linked.
+                unsafe { self.taken(thread, most) }
+            })
+        });
+        match taken {
+            Some(taken) => taken.map(|()| Acquired::Clean),
+            // SAFETY: as the caller promises.
+            None => unsafe { self.lock_contended(ground, patience, most) },
         }
-        let word = match self.wait(me, ground, patience) {
+    }
+
+    #[cold]
+    unsafe fn lock_contended<G: Ground>(
+        &self,
+        ground: &G,
+        patience: Patience,
+        most: usize,
+    ) -> Result<Acquired, Failure> {
+        let word = match self.wait(robust::tid(), ground, patience) {
             Ok(word) => word,
             Err(failure) => {
                 robust::clear_pending();
@@ -111,8 +123,8 @@ impl RawMutex {
             }
         };
         let tag = self.node.tag.load(Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { self.taken(most)? };
+        // SAFETY: as the caller promises; the word was free, or its owner dead, so no living thread has it linked.
+        robust::with(|thread| unsafe { self.taken(thread, most) })?;
         if word & OWNER_DIED == 0 {
             return Ok(Acquired::Clean);
         }
@@ -121,18 +133,18 @@ impl RawMutex {
 
     /// Links the word that has just become this thread's.
     #[inline]
-    unsafe fn taken(&self, most: usize) -> Result<(), Failure> {
-        self.node.tag.store(pid(), Ordering::Relaxed);
+    unsafe fn taken(&self, thread: Current<'_>, most: usize) -> Result<(), Failure> {
+        self.node.tag.store(thread.pid(), Ordering::Relaxed);
         crash::point("mutex.tagged");
         // SAFETY: as the caller promises.
-        let held = unsafe { robust::hold(&self.node, most) };
+        let held = unsafe { thread.hold(&self.node, most) };
         if let Err(error) = held {
-            self.give_back();
-            robust::clear_pending();
+            self.give_back(thread.tid());
+            thread.clear_pending();
             return Err(error.into());
         }
         crash::point("mutex.linked");
-        robust::clear_pending();
+        thread.clear_pending();
         Ok(())
     }
 
@@ -143,7 +155,6 @@ impl RawMutex {
         let (mut backstop, mut noted, mut lost) = (Backstop::new(), None, false);
         // Who has slept may not be the only sleeper, so it keeps the bit.
         let mut slept = 0;
-        let mut spins = if spin_pays() { SPINS } else { 0 };
         loop {
             let seen = word.load(Ordering::Relaxed);
             if seen & TID_MASK == 0 {
@@ -163,11 +174,6 @@ impl RawMutex {
             }
             if patience == Patience::None {
                 return Err(Failure::WouldBlock);
-            }
-            if spins > 0 && seen & WAITERS == 0 {
-                spins -= 1;
-                atomic::spin();
-                continue;
             }
             let waited_for = seen | WAITERS;
             if seen & WAITERS == 0
@@ -194,24 +200,25 @@ impl RawMutex {
     /// Gives the mutex back. Does nothing if the calling thread does not own it.
     #[inline]
     pub fn unlock(&self) {
-        if !self.is_mine() {
-            return;
-        }
-        // SAFETY: this thread holds the mutex, so by the promise made to `lock` it stays until it is given back, below.
-        unsafe { robust::set_pending(&self.node.word) };
-        crash::point("mutex.unlocking");
-        self.node.tag.store(pid() | LEAVING, Ordering::Relaxed);
-        robust::let_go(&self.node);
-        crash::point("mutex.unlinked");
-        self.give_back();
-        crash::point("mutex.unlocked");
-        robust::clear_pending();
+        robust::with(|thread| {
+            if self.owner_tid() != thread.tid() {
+                return;
+            }
+            // SAFETY: this thread holds the mutex, so by the promise made to `lock` it stays until it is given back, below.
+            unsafe { thread.set_pending(&self.node.word) };
+            crash::point("mutex.unlocking");
+            self.node.tag.store(thread.pid() | LEAVING, Ordering::Relaxed);
+            thread.let_go(&self.node);
+            crash::point("mutex.unlinked");
+            self.give_back(thread.tid());
+            crash::point("mutex.unlocked");
+            thread.clear_pending();
+        });
     }
 
     /// The word becomes free. It is pending, and not linked.
     #[inline]
-    fn give_back(&self) {
-        let me = robust::tid();
+    fn give_back(&self, me: u32) {
         // UNLOCK: Release, pairs with LOCK.
         if self.node.word.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed).is_err() {
             self.wake();
@@ -298,28 +305,6 @@ impl RawMutex {
             );
         }
     }
-}
-
-#[cfg(not(loom))]
-#[inline]
-fn pid() -> u32 {
-    mp_sys::fork::pid()
-}
-
-#[cfg(loom)]
-fn pid() -> u32 {
-    robust::tid()
-}
-
-/// Whether the owner can be running while we spin.
-#[cfg(not(loom))]
-fn spin_pays() -> bool {
-    mp_sys::cpu::count() > 1
-}
-
-#[cfg(loom)]
-fn spin_pays() -> bool {
-    false
 }
 
 impl From<HoldError> for Failure {
