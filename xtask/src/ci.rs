@@ -15,7 +15,7 @@ struct Step {
     run: fn() -> Result<bool>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { name: "fmt", run: || cargo(&["fmt", "--all", "--check"]) },
     Step { name: "arrows", run: || arrows::check().map(|()| true) },
     Step {
@@ -25,6 +25,7 @@ const STEPS: [Step; 11] = [
     Step { name: "test", run: || test::run(&[]).map(|()| true) },
     // Once more in one process per test file: the process tests have to pass under both runners.
     Step { name: "cargo-test", run: || cargo(&["test", "--workspace", "--tests", "--quiet"]) },
+    Step { name: "fallbacks", run: fallbacks },
     Step { name: "docs", run: docs },
     Step { name: "loom", run: || Build::Loom.run() },
     Step { name: "crash", run: || Build::Crash.run() },
@@ -112,6 +113,15 @@ fn cargo(args: &[&str]) -> Result<bool> {
     Ok(true)
 }
 
+/// The tests of everything that waits or maps memory, with each fallback forced that a kernel may make necessary.
+fn fallbacks() -> Result<bool> {
+    let packages = ["-p", "mp-sys", "-p", "mp-shm", "-p", "mp-sync", "-p", "mp-channel"];
+    for forced in ["no-waitv", "no-noexec-seal,no-populate"] {
+        Call::cargo(["test", "--tests", "--quiet"])?.args(packages).env("MP_FORCE", forced).run()?;
+    }
+    Ok(true)
+}
+
 fn docs() -> Result<bool> {
     Call::cargo(["doc", "--workspace", "--no-deps"])?.flags("RUSTDOCFLAGS", "-D warnings").run()?;
     Ok(true)
@@ -131,6 +141,8 @@ fn examples() -> Result<bool> {
     example("wordcount")?.args(["--", "--check", "crates"]).run()?;
     example("wordcount")?.args(["--", "--chaos", "--check", "crates"]).run()?;
     example("hello")?.run()?;
+    example("frozen_archive")?.run()?;
+    example("locks_in_a_file")?.run()?;
     Ok(true)
 }
 
