@@ -7,6 +7,7 @@
 use std::error::Error;
 
 pub mod cells;
+pub mod idle;
 pub mod locks;
 pub mod machine;
 pub mod measure;

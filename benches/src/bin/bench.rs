@@ -6,7 +6,7 @@
 
 use lexopt::prelude::*;
 use mp_benches::measure::{Contestant, Goal, Measurement, Plan, Unit};
-use mp_benches::{Outcome, cells, locks, machine, ours, peers, report};
+use mp_benches::{Outcome, cells, idle, locks, machine, ours, peers, report};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ Usage: bench [--quick] [--only NAME] [--json FILE]
 
   --quick      three short rounds instead of seven
   --only NAME  roundtrip, throughput, spawn, pool_map, mutex, mutex_2, mutex_4, handover,
-               latest_read, latest_write or latest_contended; may be given again
+               idle_event, idle_receive, latest_read, latest_write or latest_contended; may be given again
   --json FILE  also write a record with every repetition";
 
 /// What the command line asks for.
@@ -51,7 +51,7 @@ impl Options {
 }
 
 /// All measurements.
-fn measurements(quick: bool) -> [Measurement; 11] {
+fn measurements(quick: bool) -> [Measurement; 13] {
     let plan = |count: u32| Plan {
         rounds: if quick { 3 } else { 7 },
         count: if quick { count / 5 } else { count },
@@ -124,6 +124,22 @@ fn measurements(quick: bool) -> [Measurement; 11] {
             goal: Goal::AtMost(1.0),
             ours: Contestant { name: "kill, p99", run: locks::handover },
             peers: &[Contestant { name: "1 ms", run: locks::one_millisecond }],
+        },
+        Measurement {
+            name: "idle_event",
+            unit: Unit::Microseconds,
+            plan: Plan { rounds: 1, warm_up: 0, count: if quick { 10 } else { 60 } },
+            goal: Goal::AtMost(1.0),
+            ours: Contestant { name: "1000 waiters", run: idle::event },
+            peers: &[Contestant { name: "0.1 % of a CPU", run: idle::a_thousandth }],
+        },
+        Measurement {
+            name: "idle_receive",
+            unit: Unit::Microseconds,
+            plan: Plan { rounds: 1, warm_up: 0, count: if quick { 10 } else { 60 } },
+            goal: Goal::AtMost(1.0),
+            ours: Contestant { name: "1000 receivers", run: idle::receive },
+            peers: &[Contestant { name: "0.1 % of a CPU", run: idle::a_thousandth }],
         },
         Measurement {
             name: "latest_read",
