@@ -178,7 +178,8 @@ fn c5_processes_killed_anywhere_at_a_barrier_strand_nobody() {
     let _watchdog = watchdog(Duration::from_secs(120));
     for _ in 0..20 {
         let barrier: Gate = Barrier::shared(3).unwrap();
-        let children: [_; 3] = std::array::from_fn(|_| Process::spawn(wait_for_ever, barrier.clone()).unwrap());
+        let children: [_; 3] =
+            std::array::from_fn(|_| Process::spawn(wait_for_ever, barrier.clone()).unwrap());
         // Somewhere in the rounds.
         for _ in 0..fastrand::u32(0..3000) {
             std::hint::black_box(barrier.waiting());

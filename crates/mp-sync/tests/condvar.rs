@@ -25,7 +25,6 @@ struct Door {
     counts: Mutex<Counts>,
     opened: Condvar,
     moved: Condvar,
-
 }
 
 fn door() -> Shared<Door> {
@@ -59,8 +58,7 @@ fn child_through(door: Shared<Door>) {
 
 /// Children that wait at the door, asleep.
 fn waiting(door: &Shared<Door>, count: u32) -> Vec<Process<()>> {
-    let children: Vec<_> =
-        (0..count).map(|_| Process::spawn(child_through, door.clone()).unwrap()).collect();
+    let children: Vec<_> = (0..count).map(|_| Process::spawn(child_through, door.clone()).unwrap()).collect();
     let counts = door.counts.lock().unwrap();
     drop(door.moved.wait_while(counts, |counts| counts.waiting < count).unwrap());
     children.iter().for_each(|child| Task::leader(child.pid()).wait_until_blocked());

@@ -5,8 +5,8 @@
 
 use mp_shm::{Shared, ShmSafe};
 use mp_sync::{
-    Barrier, Event, Failure, Latch, LatchError, LockError, Mutex, Patience, RecursiveMutex, RwLock, Semaphore,
-    Waitable, wait_any,
+    Barrier, Event, Failure, Latch, LatchError, LockError, Mutex, Patience, RecursiveMutex, RwLock,
+    Semaphore, Waitable, wait_any,
 };
 use mp_testkit::proc::Task;
 use mp_testkit::{assert_no_backstop, watchdog};
@@ -356,6 +356,21 @@ fn c13_a_forked_child_that_dies_with_a_lock_of_its_own_is_told_of() {
 fn c13_again_without_backstops() {
     let _watchdog = watchdog(Duration::from_secs(280));
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["a_thread_ends", "--test-threads", "2"]).env("MP_BACKSTOP", "off");
+    command.args(["a_thread", "--test-threads", "2"]).env("MP_BACKSTOP", "off");
     assert!(command.status().unwrap().success());
+}
+
+#[test]
+fn c13_a_thread_takes_a_ticket_of_one_of_several_that_are_waited_for_and_ends() {
+    let _watchdog = watchdog(LONG);
+    let (event, latch) = (Event::shared().unwrap(), Latch::<4>::shared(1).unwrap());
+    let wanted = (event.clone(), latch.clone());
+    let waiter = blocked_thread(move || {
+        let waitables: [&dyn Waitable; 2] = [&*wanted.0, &*wanted.1];
+        wait_any(&waitables, Patience::Forever)
+    });
+    let held = latch.clone();
+    std::thread::spawn(move || forget(held.ticket().unwrap())).join().unwrap();
+    assert_eq!(waiter.join().unwrap(), Ok(1));
+    assert_no_backstop();
 }

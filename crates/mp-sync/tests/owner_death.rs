@@ -394,7 +394,9 @@ fn c12_the_turns_of_the_dead_are_forgotten() {
 fn again_with(variable: &str, value: &str) {
     let _watchdog = watchdog(Duration::from_secs(280));
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["c4_", "c9_", "--skip", "again", "--skip", "anywhere", "--test-threads", "2"]).env(variable, value);
+    command
+        .args(["c4_", "c9_", "--skip", "again", "--skip", "anywhere", "--test-threads", "2"])
+        .env(variable, value);
     assert!(command.status().unwrap().success());
 }
 

@@ -172,7 +172,9 @@ fn c8_permits_come_back_from_processes_killed_anywhere() {
 fn again_with(variable: &str, value: &str) {
     let _watchdog = watchdog(Duration::from_secs(280));
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["c8_", "--skip", "again", "--skip", "anywhere", "--test-threads", "2"]).env(variable, value);
+    command
+        .args(["c8_", "--skip", "again", "--skip", "anywhere", "--test-threads", "2"])
+        .env(variable, value);
     assert!(command.status().unwrap().success());
 }
 

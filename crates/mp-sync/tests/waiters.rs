@@ -5,8 +5,8 @@
 use mp_shm::{Shared, ShmSafe};
 use mp_spawn::Process;
 use mp_sync::{
-    Barrier, BarrierError, Condvar, Event, Failure, Latch, LatchError, Mutex, Once, Patience, RecursiveMutex, RwLock,
-    Semaphore, Waitable, wait_any,
+    Barrier, BarrierError, Condvar, Event, Failure, Latch, LatchError, Mutex, Once, Patience, RecursiveMutex,
+    RwLock, Semaphore, Waitable, wait_any,
 };
 use mp_testkit::proc::Task;
 use mp_testkit::{assert_no_backstop, watchdog};
@@ -62,7 +62,11 @@ fn c6_set_then_clear_is_not_missed_by_those_who_wait() {
         signs.event.clear();
         assert!(!signs.event.is_set());
         waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
-        assert_eq!(signs.event.wait_timeout(Duration::ZERO), Err(Failure::TimedOut), "it is clear for others");
+        assert_eq!(
+            signs.event.wait_timeout(Duration::ZERO),
+            Err(Failure::TimedOut),
+            "it is clear for others"
+        );
     }
     assert_no_backstop();
 }
@@ -199,7 +203,8 @@ fn c7_no_limit_is_early() {
     let rwlock = RwLock::<u32, 4>::shared(0).unwrap();
     let semaphore = Semaphore::<4>::shared(0).unwrap();
     let (latch, event) = (Latch::<4>::shared(1).unwrap(), Event::shared().unwrap());
-    let (once, condvar, own) = (Once::shared().unwrap(), Condvar::shared().unwrap(), Mutex::shared(0_u32).unwrap());
+    let (once, condvar, own) =
+        (Once::shared().unwrap(), Condvar::shared().unwrap(), Mutex::shared(0_u32).unwrap());
     let held = (mutex.lock().unwrap(), recursive.lock().unwrap(), rwlock.write().unwrap());
     once.call_once(|_| {
         let timed_out = Some(Failure::TimedOut);
