@@ -215,7 +215,11 @@ impl<T: ShmSafe + Copy, H: ShmSafe> Array<T, H> {
 }
 
 impl<T: ShmSafe, H: ShmSafe> Array<T, H> {
-    fn open(reference: Reference) -> Result<Self, HandleError> {
+    /// The array that a reference is to; for crates that put types of their own around it.
+    ///
+    /// # Errors
+    /// [`HandleError::OtherType`] if it was made with other element or header types.
+    pub fn open(reference: Reference) -> Result<Self, HandleError> {
         Self::opened(Object::open(reference, layout_of::<T, H>())?)
     }
 
@@ -271,7 +275,9 @@ impl<T: ShmSafe, H: ShmSafe> Array<T, H> {
         self.reference().session()
     }
 
-    fn reference(&self) -> &Reference {
+    /// This process's reference to the array; as [`open`](Self::open).
+    #[must_use]
+    pub fn reference(&self) -> &Reference {
         self.held.object.reference()
     }
 }

@@ -179,7 +179,7 @@ impl<const N: usize> Waitable for Latch<N> {
     }
 
     fn arm(&self) -> Armed<'_> {
-        Armed::at(self.raw.gate(), self)
+        Armed::with_holders(self.raw.gate(), self, || self.raw.tickets().held_watches().collect())
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | | what it is | when a holder dies |
 //! |---|---|---|
-//! | [`Mutex`], [`RecursiveMutex`] | one owner | the next one is told, later ones find it poisoned until `recover` |
+//! | [`Mutex`], [`RecursiveMutex`], [`LockedArray`] | one owner | the next one is told, later ones find it poisoned until `recover` |
 //! | [`RwLock`] | many readers or one writer | a writer: as above; a reader: nothing |
 //! | [`Condvar`] | waiting for what others change under a mutex | all who wait look again |
 //! | [`Semaphore`] | so many at a time | its permits come back |
@@ -46,6 +46,8 @@ mod latch;
 #[cfg(not(loom))]
 mod lock_error;
 #[cfg(not(loom))]
+mod locked_array;
+#[cfg(not(loom))]
 mod macros;
 #[cfg(not(loom))]
 mod mutex;
@@ -69,6 +71,8 @@ pub use event::Event;
 pub use latch::{Latch, LatchError, Ticket};
 #[cfg(not(loom))]
 pub use lock_error::{LockError, LockResult};
+#[cfg(not(loom))]
+pub use locked_array::{LockedArray, LockedArrayGuard};
 #[cfg(not(loom))]
 pub use mutex::{Mutex, MutexGuard, RecursiveGuard, RecursiveMutex};
 #[cfg(not(loom))]

@@ -46,6 +46,13 @@ pub struct Mutex<T: ShmSafe> {
 shared_primitive!([T: ShmSafe] Mutex<T>, "Mutex", raw: RawMutex, T);
 
 /// A mutex that is taken. Dropping it gives it back; a panic meanwhile poisons it.
+///
+/// It stays with its thread:
+/// ```compile_fail,E0277
+/// let mutex = mp_sync::Mutex::shared(0).unwrap();
+/// let guard = mutex.lock().unwrap();
+/// std::thread::scope(|scope| drop(scope.spawn(move || drop(guard))));
+/// ```
 #[must_use = "the mutex is given back when the guard is dropped"]
 pub struct MutexGuard<'a, T: ShmSafe> {
     mutex: &'a Mutex<T>,

@@ -40,6 +40,13 @@ pub struct Semaphore<const N: usize = 64> {
 shared_primitive!([const N: usize] Semaphore<N>, "Semaphore", raw: RawSemaphore<N>);
 
 /// Permits that this thread holds. Dropping it gives them back.
+///
+/// It stays with its thread:
+/// ```compile_fail,E0277
+/// let semaphore = mp_sync::Semaphore::<4>::shared(1).unwrap();
+/// let permit = semaphore.acquire().unwrap();
+/// std::thread::scope(|scope| drop(scope.spawn(move || drop(permit))));
+/// ```
 #[must_use = "the permits are given back when this is dropped"]
 #[derive(Debug)]
 pub struct Permit<'a, const N: usize = 64> {

@@ -4,6 +4,7 @@ use crate::error::Failure;
 use crate::here::Here;
 use crate::patience::Patience;
 use crate::raw::{Gate, Inside, Waiting};
+use mp_shm::death::OWN_MAX;
 use mp_shm::place::{self, WaitKind};
 use mp_sys::atomic::Ordering;
 use mp_sys::futex::Watch;
@@ -24,18 +25,33 @@ pub trait Waitable {
 pub struct Armed<'a> {
     inside: Inside<'a>,
     address: usize,
+    holders: Vec<Watch<'a>>,
 }
 
 impl<'a> Armed<'a> {
     /// Arms what announces at `gate`, and is `waitable`.
     pub(crate) fn at<W>(gate: &'a Gate, waitable: &W) -> Self {
+        Self::with_holders(gate, waitable, Vec::new)
+    }
+
+    /// [`at`](Self::at), with the words of threads whose end makes it ready; they are read after it is armed.
+    pub(crate) fn with_holders<W>(
+        gate: &'a Gate,
+        waitable: &W,
+        holders: impl FnOnce() -> Vec<Watch<'a>>,
+    ) -> Self {
         let address = std::ptr::from_ref(waitable) as usize;
         let deaths = place::of(address).map(|place| {
             let epoch = place.domain().epoch();
             // EPOCH: Acquire, pairs with the Release of `death::advance`.
             Watch::Word(epoch, epoch.load(Ordering::Acquire))
         });
-        Self { inside: gate.enter_after(deaths), address }
+        let inside = gate.enter_after(deaths);
+        Self { inside, address, holders: holders() }
+    }
+
+    fn holders(&self) -> impl Iterator<Item = Watch<'a>> {
+        self.holders.iter().copied()
     }
 
     fn watches(&self) -> impl Iterator<Item = Watch<'a>> {
@@ -47,6 +63,9 @@ impl<'a> Armed<'a> {
 pub const WAIT_ANY_MAX: usize = 32;
 
 /// Waits until one of `waitables` is ready; gives its index, the lowest if several are.
+///
+/// The end of a thread that forgot a latch's ticket, in a process that lives on, is noticed at once for as many tickets as one sleep can
+/// watch: 66 less two for each waitable.
 ///
 /// They should lie in one session, segment or file: deaths are watched in that of the first, the others have their announcements alone.
 ///
@@ -73,7 +92,9 @@ pub fn wait_any(waitables: &[&dyn Waitable], patience: Patience) -> Result<usize
             waiting.succeeded();
             return Ok(index);
         }
-        let watches: Vec<Watch<'_>> = armed.iter().flat_map(Armed::watches).collect();
+        let mut watches: Vec<Watch<'_>> = armed.iter().flat_map(Armed::watches).collect();
+        watches.extend(armed.iter().flat_map(Armed::holders));
+        watches.truncate(OWN_MAX);
         waiting.sleep(&watches)?;
     }
 }

@@ -147,6 +147,8 @@ impl<const N: usize> RawLatch<N> {
         unsafe { self.enter(ground, Patience::Forever) }?;
         // SAFETY: as above.
         let slot = unsafe { self.tickets.claim(1) };
+        // Who waits for several things watches only the tickets that it found.
+        self.gate.announce(u32::MAX);
         self.mutex.unlock();
         slot
     }

@@ -174,7 +174,7 @@ impl<const N: usize> RawSemaphore<N> {
         self.mutex.unlock();
     }
 
-    /// Takes the permits in a slot out of the semaphore for good.
+    /// Takes the permits in a slot out of the semaphore for good; a slot that is not this thread's is left alone.
     ///
     /// # Safety
     /// As [`acquire`](Self::acquire).
@@ -183,9 +183,11 @@ impl<const N: usize> RawSemaphore<N> {
         if unsafe { self.enter(ground, Patience::Forever) }.is_err() {
             return;
         }
-        self.total.store(self.total.load(Ordering::Relaxed).saturating_sub(count), Ordering::Relaxed);
-        crash::point("semaphore.forgetting");
-        self.holders.release(slot);
+        if self.holders.is_mine(slot) {
+            self.total.store(self.total.load(Ordering::Relaxed).saturating_sub(count), Ordering::Relaxed);
+            crash::point("semaphore.forgetting");
+            self.holders.release(slot);
+        }
         self.mutex.unlock();
     }
 

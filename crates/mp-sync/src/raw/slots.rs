@@ -163,6 +163,12 @@ impl<const N: usize> Slots<N> {
         self.slots.iter().map(|slot| Watch::Word(&slot.word, slot.word.load(Ordering::Acquire)))
     }
 
+    /// The slots that are not free, for a sleeper to watch.
+    #[cfg(not(loom))]
+    pub(crate) fn held_watches(&self) -> impl Iterator<Item = Watch<'_>> {
+        self.watches().filter(|watch| matches!(watch, Watch::Word(_, word) if *word != 0))
+    }
+
     /// Pid and tid of all who hold one, for reports.
     #[cfg(not(loom))]
     #[must_use]
