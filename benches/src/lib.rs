@@ -17,6 +17,7 @@ pub mod peers;
 pub mod raw;
 pub mod report;
 pub mod soak_queue;
+pub mod soak_sync;
 
 /// What a measurement gives, or why it failed.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;

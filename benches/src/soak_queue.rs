@@ -194,7 +194,7 @@ pub fn soak(time: Duration, kills_max: u64, seed: u64) -> multiproc::Result<Valu
 }
 
 /// Kills a process and waits for its end; anything but that signal is reported, a start that was cut short is not.
-fn kill<R: multiproc::Message + 'static>(
+pub(crate) fn kill<R: multiproc::Message + 'static>(
     process: Process<R>,
     broken: &mut Vec<String>,
 ) -> multiproc::Result<()> {

@@ -130,8 +130,11 @@ fn docs() -> Result<bool> {
 /// A short kill run over the queue; `cargo xtask soak` does the long ones.
 fn kill() -> Result<bool> {
     let run = ["run", "--release", "-p", "mp-benches", "--bin", "soak", "--"];
-    let what = ["queue", "--kills", "400", "--seconds", "60"];
-    Call::cargo(run)?.args(what).run()?;
+    Call::cargo(run)?.args(["queue", "--kills", "400", "--seconds", "60"]).run()?;
+    let names = Call::cargo(run)?.args(["--list"]).output()?;
+    for name in names.lines().filter(|name| *name != "queue") {
+        Call::cargo(run)?.args([name, "--kills", "200", "--seconds", "20"]).run()?;
+    }
     Ok(true)
 }
 

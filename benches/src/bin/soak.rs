@@ -3,7 +3,7 @@
 //! Ends after so many seconds or kills, whichever is first. Exit status 1 if a promise was broken: what was found is printed and is in
 //! the JSON. Backstops are off: a lost wake-up is a hang, which the watch on progress reports.
 
-use mp_benches::soak_queue;
+use mp_benches::{soak_queue, soak_sync};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         match argument {
             Long("list") => {
                 println!("queue");
+                soak_sync::NAMES.iter().for_each(|name| println!("{name}"));
                 return Ok(true);
             }
             Long("seconds") => seconds = parser.value()?.parse()?,
@@ -46,10 +47,13 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
             .status()?;
         return Ok(status.success());
     }
-    let report = match name.as_deref() {
-        Some("queue") => soak_queue::soak(Duration::from_secs(seconds), kills, seed)?,
-        Some(other) => return Err(format!("no soak is called {other}; --list names them").into()),
-        None => return Err("name a soak; --list names them".into()),
+    let time = Duration::from_secs(seconds);
+    let name = name.ok_or("name a soak; --list names them")?;
+    let report = if name == "queue" {
+        soak_queue::soak(time, kills, seed)?
+    } else {
+        soak_sync::soak(&name, time, kills, seed)
+            .ok_or_else(|| format!("no soak is called {name}; --list names them"))??
     };
     println!("{report:#}");
     if let Some(path) = json {

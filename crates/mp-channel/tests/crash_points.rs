@@ -34,9 +34,26 @@ const RACES: &[&str] = &[
     "block.freed",
 ];
 
-/// Points of what no channel uses; mp-shm's own tests are about them.
-const ELSEWHERE: &[&str] =
-    &["list.", "stamped.", "references.before_sole", "references.referring", "names.", "file.", "published."];
+/// Points of what no channel uses; the own tests of mp-shm and mp-sync are about them.
+const ELSEWHERE: &[&str] = &[
+    "list.",
+    "stamped.",
+    "references.before_sole",
+    "references.referring",
+    "names.",
+    "file.",
+    "published.",
+    "mutex.",
+    "gate.",
+    "slots.",
+    "rwlock.",
+    "semaphore.",
+    "event.",
+    "condvar.",
+    "barrier.",
+    "once.",
+    "latch.",
+];
 
 fn points() -> BTreeSet<String> {
     let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
