@@ -93,6 +93,10 @@ impl Waitable for Event {
         self.is_set()
     }
 
+    fn turn(&self) -> u32 {
+        self.raw.times_set()
+    }
+
     fn arm(&self) -> Armed<'_> {
         Armed::at(self.raw.gate(), self)
     }

@@ -16,6 +16,11 @@ pub trait Waitable {
     /// Whether waiting would end at once.
     fn is_ready(&self) -> bool;
 
+    /// Changes when it becomes ready, if it can become unready again: who waits since before goes on all the same.
+    fn turn(&self) -> u32 {
+        0
+    }
+
     /// Says that the caller may be about to sleep: from now on, until the result is dropped, becoming ready is announced.
     fn arm(&self) -> Armed<'_>;
 }
@@ -79,7 +84,9 @@ pub fn wait_any(waitables: &[&dyn Waitable], patience: Patience) -> Result<usize
         (1..=WAIT_ANY_MAX).contains(&waitables.len()),
         "1 to {WAIT_ANY_MAX} waitables can be waited for at once"
     );
-    let ready = || waitables.iter().position(|one| one.is_ready());
+    let began: Vec<u32> = waitables.iter().map(|one| one.turn()).collect();
+    let ready =
+        || waitables.iter().zip(&began).position(|(one, &began)| one.is_ready() || one.turn() != began);
     if let Some(index) = ready() {
         return Ok(index);
     }

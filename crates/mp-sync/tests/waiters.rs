@@ -270,3 +270,16 @@ fn c5_again_without_waits_on_several_words() {
     command.args(["c5_", "c9_", "--skip", "again", "--test-threads", "2"]).env("MP_FORCE", "no-waitv");
     assert!(command.status().unwrap().success());
 }
+
+#[test]
+fn c6_set_then_clear_is_not_missed_by_those_who_wait_for_several() {
+    let _watchdog = watchdog(LONG);
+    let signs = signs(1);
+    for _ in 0..5 {
+        let waiters = [(); 3].map(|()| blocked(&signs, wait_for_any));
+        signs.other.set();
+        signs.other.clear();
+        waiters.into_iter().for_each(|waiter| assert_eq!(waiter.join().unwrap(), 1));
+    }
+    assert_no_backstop();
+}
