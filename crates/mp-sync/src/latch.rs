@@ -48,7 +48,7 @@ pub struct Ticket<'a, const N: usize = 64> {
 /// Why a wait ended before the count was zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LatchError {
-    /// A thread of this process died with its ticket: its count is missing. Told once.
+    /// A thread of this process died with its ticket: its count is missing. Told once. Of several that died since the last look, one.
     OwnerDied {
         /// Pid of the process.
         owner: u32,

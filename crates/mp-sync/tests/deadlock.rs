@@ -137,3 +137,13 @@ fn c11_holders_of_permits_and_readers_are_named_and_there_is_no_circle() {
         let _ = one.join();
     }
 }
+
+#[test]
+fn c9_a_reader_that_asks_to_write_is_told_that_it_would_wait_for_itself() {
+    let _watchdog = mp_testkit::watchdog(std::time::Duration::from_secs(60));
+    let lock = mp_sync::RwLock::<u64>::shared(1).unwrap();
+    let reading = lock.read().unwrap();
+    assert_eq!(lock.write().unwrap_err().failure(), Some(mp_sync::Failure::AlreadyHeld));
+    drop(reading);
+    *lock.write().unwrap() = 2;
+}

@@ -152,6 +152,10 @@ impl<const N: usize> RawRwLock<N> {
         patience: Patience,
         told: impl FnOnce(Acquired),
     ) -> Result<Acquired, Failure> {
+        if self.readers.is_any_mine() {
+            // It would wait for itself.
+            return Err(Failure::AlreadyHeld);
+        }
         // SAFETY: as the caller promises.
         let acquired = unsafe { self.enter(ground, patience, HELD_MAX) }?;
         let died_writing = acquired != Acquired::Clean;

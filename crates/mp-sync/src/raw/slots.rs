@@ -93,6 +93,12 @@ impl<const N: usize> Slots<N> {
         word == Some(robust::tid() | WAITERS)
     }
 
+    /// Whether this thread holds one.
+    pub(crate) fn is_any_mine(&self) -> bool {
+        let mine = robust::tid() | WAITERS;
+        self.slots.iter().any(|slot| slot.word.load(Ordering::Relaxed) == mine)
+    }
+
     /// Calls `visit` with the tag of every slot that a living thread holds.
     pub(crate) fn for_each_held(&self, mut visit: impl FnMut(u32)) {
         for slot in &self.slots {
