@@ -16,8 +16,7 @@ pub enum LockError<G> {
     OwnerDied {
         /// The lock, taken.
         guard: G,
-        /// Pid of the process that died; `None` if it died in the instant in which it took the lock, or if the first one to find it
-        /// could not take the lock in its time.
+        /// Pid of the process that died; `None` if it died in the instant in which it took the lock.
         owner: Option<u32>,
     },
     /// An owner died with the lock before, or panicked, and nobody has called `recover` on a guard since.

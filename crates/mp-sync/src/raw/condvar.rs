@@ -10,7 +10,7 @@
 //! A waiter may go on without having been notified: it looks at its condition again.
 //! Death: of a notifier between its change and its notification, and of a waiter that was notified and had not yet acted: the
 //! death ends all sleeps of the domain, so no notification is lost. Of a waiter that sleeps: nothing waits for it.
-//! Models: loom `condvar_*` in `tests/loom_condvar.rs`; negative control without the domain.
+//! Models: loom `condvar_*` in `tests/loom_event.rs`; negative control without the domain.
 
 #![expect(unsafe_code, reason = "the thread's robust list")]
 

@@ -12,7 +12,7 @@
 //!
 //! Death: of a ticket's thread: the kernel marks the slot, which waiters watch; who finds it tells one waiter, and does not count
 //! down. One that dies between its count and its slot is told of although it had counted. With the mutex: nothing is half done.
-//! Models: loom `latch_*` in `tests/loom_latch.rs`; negative control without links.
+//! Models: loom `latch_*` in `tests/loom_barrier.rs`; negative control without links.
 
 #![expect(unsafe_code, reason = "the thread's robust list")]
 

@@ -9,7 +9,7 @@
 //!
 //! Edges: DONE Release, pairs with the Acquire in `is_done`: what was done is visible.
 //! Death: of the runner: the mutex wakes the next, which finds RUNNING and runs again.
-//! Models: loom `once_*` in `tests/loom_once.rs`; negative control without links.
+//! Models: loom `once_*` in `tests/loom_mutex.rs`; negative control without links.
 
 #![expect(unsafe_code, reason = "the thread's robust list")]
 

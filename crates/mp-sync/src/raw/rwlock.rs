@@ -28,6 +28,8 @@ use mp_sys::robust::HELD_MAX;
 const WAITING: u32 = 1;
 /// The owner of the mutex is a writer that may have changed what is guarded.
 const WRITING: u32 = 2;
+/// The note of the mutex that holds the pid of the last writer.
+const WRITER: usize = 3;
 /// How often a reader without patience looks at the mutex while another reader has it.
 const TRIES: u32 = 10_000;
 
@@ -75,13 +77,12 @@ impl<const N: usize> RawRwLock<N> {
         most: usize,
     ) -> Result<Acquired, Failure> {
         // SAFETY: as the caller promises.
-        let acquired = unsafe { self.mutex.lock(ground, patience, most) }?;
-        Ok(match acquired {
-            _ if self.writing.load(Ordering::Relaxed) != WRITING => Acquired::Clean,
-            // It was found by one that could not pass it on.
-            Acquired::Clean => Acquired::OwnerDied { pid: 0, leaving: true },
-            died @ Acquired::OwnerDied { .. } => died,
-        })
+        unsafe { self.mutex.lock(ground, patience, most) }?;
+        if self.writing.load(Ordering::Relaxed) != WRITING {
+            return Ok(Acquired::Clean);
+        }
+        // The writer may not be the one that had the mutex last: somebody may have found this and not been able to pass it on.
+        Ok(Acquired::OwnerDied { pid: self.mutex.note(WRITER).load(Ordering::Relaxed), leaving: false })
     }
 
     /// Takes the lock for reading; returns the reader's slot.
@@ -185,6 +186,7 @@ impl<const N: usize> RawRwLock<N> {
         waiting.succeeded();
         told(acquired);
         crash::point("rwlock.told_writer");
+        self.mutex.note(WRITER).store(self.mutex.owner_pid(), Ordering::Relaxed);
         self.writing.store(WRITING, Ordering::Relaxed);
         crash::point("rwlock.writing");
         Ok(acquired)
