@@ -174,6 +174,7 @@ fn again_with(variable: &str, value: &str) {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command
         .args(["c8_", "--skip", "again", "--skip", "anywhere", "--test-threads", "2"])
+        .env_remove("MP_FORCE")
         .env(variable, value);
     assert!(command.status().unwrap().success());
 }
