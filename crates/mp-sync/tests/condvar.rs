@@ -148,8 +148,10 @@ fn c2_a_condition_that_holds_not_is_not_waited_for() {
     let counts = door.opened.wait_while(door.counts.lock().unwrap(), |_| false).unwrap();
     let (counts, ended) = door.opened.wait_timeout_while(counts, Duration::ZERO, |_| false).unwrap();
     assert!(!ended.timed_out());
-    let (_, ended) = door.opened.wait_deadline(counts, Instant::now()).unwrap();
-    assert!(ended.timed_out());
+    drop(counts);
+    // One wait may end early, when another test's child dies; it ends all the same.
+    let over = Instant::now();
+    while !door.opened.wait_deadline(door.counts.lock().unwrap(), over).unwrap().1.timed_out() {}
 }
 
 const ROUNDS: u32 = 3000;
