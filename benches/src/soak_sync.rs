@@ -8,7 +8,7 @@
 //! ```
 //!
 //! After some hundred kills all are killed, the primitive is checked at rest, the session must hold nothing any more, and the next
-//! batch begins with a new place. What each primitive promises is checked by its users, in [`workers`].
+//! batch begins with a new place. What each primitive promises is checked by its users, in `workers`.
 
 mod workers;
 
