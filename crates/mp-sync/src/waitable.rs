@@ -90,8 +90,7 @@ pub fn wait_any(waitables: &[&dyn Waitable], patience: Patience) -> Result<usize
     if let Some(index) = ready() {
         return Ok(index);
     }
-    let first = waitables[0].arm();
-    let here = Here::at(first.address, WaitKind::Event);
+    let here = Here::at(waitables[0].arm().address, WaitKind::Event);
     let mut waiting = Waiting::new(&here, patience);
     loop {
         let armed: Vec<Armed<'_>> = waitables.iter().map(|one| one.arm()).collect();

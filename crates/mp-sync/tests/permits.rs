@@ -188,3 +188,21 @@ fn c8_again_without_waits_on_several_words() {
 fn c8_again_without_backstops() {
     again_with("MP_BACKSTOP", "off");
 }
+
+#[test]
+fn c13_a_thread_holds_1024_locks_and_no_more_and_gives_back_what_it_has() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let locks = mp_shm::Shared::<[mp_sync::Mutex<u64>; 1024]>::zeroed().unwrap();
+    let semaphore = Semaphore::<4>::shared(1).unwrap();
+    let permit = semaphore.acquire().unwrap();
+    let mut guards: Vec<_> = locks[1..].iter().map(|lock| lock.lock().unwrap()).collect();
+    let too_many = Some(mp_sync::Failure::TooManyHeld);
+    assert_eq!(locks[0].lock().unwrap_err().failure(), too_many);
+    // Giving back takes the semaphore's own lock for a moment: that is beyond the limit, on purpose.
+    drop(permit);
+    assert_eq!(semaphore.available(), 1);
+    guards.push(locks[0].lock().unwrap());
+    assert_eq!(semaphore.acquire().err(), too_many);
+    drop(guards);
+    drop(semaphore.acquire().unwrap());
+}
