@@ -116,7 +116,7 @@ fn cargo(args: &[&str]) -> Result<bool> {
 /// The tests of everything that waits or maps memory, with each fallback forced that a kernel may make necessary.
 fn fallbacks() -> Result<bool> {
     let packages = ["-p", "mp-sys", "-p", "mp-shm", "-p", "mp-sync", "-p", "mp-channel"];
-    for forced in ["no-waitv", "no-noexec-seal,no-populate"] {
+    for forced in ["no-waitv", "no-noexec-seal,no-populate,no-membarrier"] {
         Call::cargo(["test", "--tests", "--quiet"])?.args(packages).env("MP_FORCE", forced).run()?;
     }
     Ok(true)

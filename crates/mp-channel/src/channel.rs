@@ -1,8 +1,8 @@
 //! Typed channels: what users see.
 
 use crate::end::End;
-use crate::error::{ChannelError, RecvError, SendError};
-use crate::ring::Shape;
+use crate::error::{BatchError, ChannelError, RecvError, SendError, SendFailure};
+use crate::received::Received;
 use crate::slot::Cut;
 use mp_shm::handle::Kind;
 use mp_shm::{Message, Session, message_of_handle};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// The sending end of a channel. Clone it, send it to other processes, share it between threads.
 pub struct Sender<T> {
-    end: Arc<End>,
+    pub(crate) end: Arc<End>,
     carries: PhantomData<fn(T)>,
 }
 
@@ -26,7 +26,9 @@ pub struct Receiver<T> {
     carries: PhantomData<fn() -> T>,
 }
 
-/// Makes a channel for up to `capacity` messages, 1 to 2^24, in the session of this program tree.
+/// Makes a channel for up to `capacity` messages, 0 to 2^24, in the session of this program tree.
+///
+/// With a capacity of 0 a send ends when a receiver has taken its message (a *rendezvous*).
 ///
 /// A send waits while the channel is full, a receive while it is empty. When all holders of one end have dropped it or died, the
 /// other end is told: receivers once they have drained what is left, senders at once.
@@ -57,9 +59,8 @@ pub fn channel_in<T: Message>(
     session: Session,
     capacity: usize,
 ) -> Result<(Sender<T>, Receiver<T>), ChannelError> {
-    let shape = u32::try_from(capacity).ok().and_then(Shape::new).ok_or(ChannelError::Capacity(capacity))?;
-    let [sender, receiver] =
-        End::create(session, Cut::new(shape, 0, expected_bytes::<T>()), type_hash::<T>(), 0)?;
+    let cut = Cut::new(capacity, 0, expected_bytes::<T>()).ok_or(ChannelError::Capacity(capacity))?;
+    let [sender, receiver] = End::create(session, cut, type_hash::<T>(), 0)?;
     Ok((
         Sender { end: Arc::new(sender), carries: PhantomData },
         Receiver { end: Arc::new(receiver), carries: PhantomData },
@@ -112,12 +113,51 @@ impl<T: Message> Sender<T> {
         self.send_patiently(value, Patience::Until(deadline.into()))
     }
 
-    /// Sends a copy of `value`, which stays the caller's; handles in it are cloned.
+    /// Sends a copy of `value`, which stays the caller's; handles in it are cloned. Waits for room as long as it takes.
     ///
     /// # Errors
     /// As [`send`](Self::send), without the value.
-    pub fn send_ref(&self, value: &T) -> Result<(), crate::error::SendFailure> {
+    pub fn send_ref(&self, value: &T) -> Result<(), SendFailure> {
         self.end.send([0; 4], value, Patience::Forever)
+    }
+
+    /// Sends a copy of `value` if there is room now.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send), without the value.
+    pub fn try_send_ref(&self, value: &T) -> Result<(), SendFailure> {
+        self.end.send([0; 4], value, Patience::None)
+    }
+
+    /// Sends a copy of `value`, waiting for room for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`send_timeout`](Self::send_timeout), without the value.
+    pub fn send_ref_timeout(&self, value: &T, timeout: Duration) -> Result<(), SendFailure> {
+        self.end.send([0; 4], value, Patience::Until(Deadline::after(timeout)))
+    }
+
+    /// Sends a copy of `value`, waiting for room until `deadline`.
+    ///
+    /// # Errors
+    /// As [`send_deadline`](Self::send_deadline), without the value.
+    pub fn send_ref_deadline(&self, value: &T, deadline: Instant) -> Result<(), SendFailure> {
+        self.end.send([0; 4], value, Patience::Until(deadline.into()))
+    }
+
+    /// Sends all `values`, one after the other, waiting for room as long as it takes. Gives how many they were.
+    ///
+    /// What has been sent can be received at once, also while the iterator makes the next one.
+    ///
+    /// # Errors
+    /// [`BatchError`]: how many were sent, and the first one that was not. Those behind it are still in the iterator, if that was lent.
+    pub fn send_all(&self, values: impl IntoIterator<Item = T>) -> Result<usize, BatchError<T>> {
+        let mut sent = 0;
+        for value in values {
+            self.send(value).map_err(|error| BatchError { sent, error })?;
+            sent += 1;
+        }
+        Ok(sent)
     }
 
     fn send_patiently(&self, value: T, patience: Patience) -> Result<(), SendError<T>> {
@@ -179,13 +219,127 @@ impl<T: Message> Receiver<T> {
     }
 
     fn recv_patiently(&self, patience: Patience) -> Result<T, RecvError> {
+        self.end.receive_value(patience)
+    }
+
+    /// Receives up to `count` messages behind `values`: waits for the first as long as it takes, and takes what is there besides. Gives how
+    /// many they were, which is 0 only for a `count` of 0.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv). A message that is not a valid `T` is consumed; those before it are in `values`.
+    pub fn recv_many(&self, values: &mut Vec<T>, count: usize) -> Result<usize, RecvError> {
+        self.end.receive_many(values, count, Patience::Forever)
+    }
+
+    /// [`recv_many`](Self::recv_many) of what is there now.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_many(&self, values: &mut Vec<T>, count: usize) -> Result<usize, RecvError> {
+        self.end.receive_many(values, count, Patience::None)
+    }
+
+    /// [`recv_many`](Self::recv_many) that waits for the first one for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`recv_timeout`](Self::recv_timeout).
+    pub fn recv_many_timeout(
+        &self,
+        values: &mut Vec<T>,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<usize, RecvError> {
+        self.end.receive_many(values, count, Patience::Until(Deadline::after(timeout)))
+    }
+
+    /// [`recv_many`](Self::recv_many) that waits for the first one until `deadline`.
+    ///
+    /// # Errors
+    /// As [`recv_deadline`](Self::recv_deadline).
+    pub fn recv_many_deadline(
+        &self,
+        values: &mut Vec<T>,
+        count: usize,
+        deadline: Instant,
+    ) -> Result<usize, RecvError> {
+        self.end.receive_many(values, count, Patience::Until(deadline.into()))
+    }
+
+    /// Receives the next message to be read where it lies, waiting for it as long as it takes.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Examples
+    /// ```
+    /// let (sender, receiver) = mp_channel::channel::<(u32, String)>(4)?;
+    /// sender.send((7, "seven".to_owned())).map_err(|error| error.failure)?;
+    /// let received = receiver.recv_archived()?;
+    /// assert_eq!((received.0.to_native(), received.1.as_str()), (7, "seven"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recv_archived(&self) -> Result<Received<T>, RecvError> {
+        self.recv_archived_patiently(Patience::Forever)
+    }
+
+    /// [`recv_archived`](Self::recv_archived) of a message that is there now.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_archived(&self) -> Result<Received<T>, RecvError> {
+        self.recv_archived_patiently(Patience::None)
+    }
+
+    /// [`recv_archived`](Self::recv_archived) that waits for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`recv_timeout`](Self::recv_timeout).
+    pub fn recv_archived_timeout(&self, timeout: Duration) -> Result<Received<T>, RecvError> {
+        self.recv_archived_patiently(Patience::Until(Deadline::after(timeout)))
+    }
+
+    /// [`recv_archived`](Self::recv_archived) that waits until `deadline`.
+    ///
+    /// # Errors
+    /// As [`recv_deadline`](Self::recv_deadline).
+    pub fn recv_archived_deadline(&self, deadline: Instant) -> Result<Received<T>, RecvError> {
+        self.recv_archived_patiently(Patience::Until(deadline.into()))
+    }
+
+    fn recv_archived_patiently(&self, patience: Patience) -> Result<Received<T>, RecvError> {
         let (_, payload) = self.end.receive(patience, None)?;
-        payload.decode().map_err(RecvError::Decode)
+        Received::new(payload).map_err(RecvError::Decode)
     }
 
     /// Receives messages until all senders are gone. A message that is not valid ends it, too.
     pub fn iter(&self) -> impl Iterator<Item = T> {
         std::iter::from_fn(|| self.recv().ok())
+    }
+
+    /// Receives the messages that are there, until there is none.
+    pub fn try_iter(&self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| self.try_recv().ok())
+    }
+}
+
+/// Receives messages until all senders are gone, as [`Receiver::iter`].
+#[derive(Debug)]
+pub struct IntoIter<T>(Receiver<T>);
+
+impl<T: Message> Iterator for IntoIter<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.0.recv().ok()
+    }
+}
+
+impl<T: Message> IntoIterator for Receiver<T> {
+    type Item = T;
+    type IntoIter = IntoIter<T>;
+
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter(self)
     }
 }
 

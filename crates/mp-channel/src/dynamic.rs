@@ -6,7 +6,6 @@
 
 use crate::end::End;
 use crate::error::{ChannelError, RecvError, SendFailure};
-use crate::ring::Shape;
 use crate::slot::{Cut, TAG_BYTES};
 use mp_shm::codec::{DecodeError, Payload};
 use mp_shm::handle::Kind;
@@ -48,9 +47,9 @@ pub struct DynMessage {
 /// # Errors
 /// As [`channel`](crate::channel).
 pub fn channel(capacity: usize) -> Result<(DynSender, DynReceiver), ChannelError> {
-    let shape = u32::try_from(capacity).ok().and_then(Shape::new).ok_or(ChannelError::Capacity(capacity))?;
     let session = Session::current().map_err(ChannelError::Session)?;
-    let [sender, receiver] = End::create(session, Cut::new(shape, TAG_BYTES, EXPECTED_BYTES), TYPE_HASH, 0)?;
+    let cut = Cut::new(capacity, TAG_BYTES, EXPECTED_BYTES).ok_or(ChannelError::Capacity(capacity))?;
+    let [sender, receiver] = End::create(session, cut, TYPE_HASH, 0)?;
     Ok((DynSender { end: Arc::new(sender) }, DynReceiver { end: Arc::new(receiver) }))
 }
 

@@ -1,11 +1,12 @@
 //! One end of a channel, of whatever type its messages are.
 
-#![expect(unsafe_code, reason = "the pending words of the ring")]
+#![expect(unsafe_code, reason = "the pending words of the ring; messages that are copied as they lie")]
 
 use crate::error::{ChannelError, RecvError, SendFailure};
-use crate::ring::Refused;
+use crate::ring::{Claim, Refused, Ring};
 use crate::slot::{ChannelKind, Cut, Here, View};
-use mp_shm::codec::{Payload, encode};
+use mp_shm::block::Block;
+use mp_shm::codec::{Inline, Payload, decode_inline, encode};
 use mp_shm::error::SessionError;
 use mp_shm::handle::Kind;
 use mp_shm::participants::Me;
@@ -13,7 +14,12 @@ use mp_shm::references::{HandleError, Reference};
 use mp_shm::{Message, Session, kinds};
 use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
+use mp_sys::robust;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Four words beside a message; see [`crate::dynamic`].
+pub(crate) type Tag = [u64; 4];
 
 /// One end: the channel, and this process's reference to the end.
 #[derive(Debug)]
@@ -23,6 +29,19 @@ pub(crate) struct End {
     spin: Spin,
     /// Size of the last large message, a guess for the next.
     expected: AtomicUsize,
+}
+
+/// Whether a value of this type is its own archive, byte for byte.
+pub(crate) const fn is_plain<T: Message>() -> bool {
+    T::COPY_OPTIMIZATION.is_enabled() && size_of::<T>() == size_of::<T::Archived>()
+}
+
+/// What goes into a slot.
+enum Content<'a> {
+    /// These bytes, which may be uninitialised in part; they stay until the send is over.
+    Inline(NonNull<u8>, usize),
+    /// The block in this place, which is there again if the send fails.
+    Block(&'a mut Option<Block>),
 }
 
 impl End {
@@ -67,7 +86,7 @@ impl End {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.view.shape().capacity() as usize
+        if self.view.is_rendezvous() { 0 } else { self.view.shape().capacity() as usize }
     }
 
     fn spin(&self) -> Option<&Spin> {
@@ -79,8 +98,17 @@ impl End {
     }
 
     pub(crate) fn len(&self) -> usize {
-        let here = Here { view: &self.view, thread: 0 };
-        self.view.ring(&here).waiting() as usize
+        if self.view.is_rendezvous() {
+            return 0;
+        }
+        self.with_ring(0, |ring| ring.waiting() as usize)
+    }
+
+    fn with_ring<R>(&self, thread: u16, with: impl FnOnce(&Ring<'_, View, Here<'_>>) -> R) -> R {
+        robust::with(|current| {
+            let here = Here { view: &self.view, thread };
+            with(&self.view.ring(&here, current))
+        })
     }
 
     /// Who we are, if this end is still ours: a process forked behind our back has no part in it.
@@ -93,40 +121,124 @@ impl End {
     #[inline]
     pub(crate) fn send<T: Message>(
         &self,
-        tag: [u64; 4],
+        tag: Tag,
         value: &T,
         patience: Patience,
     ) -> Result<(), SendFailure> {
         let me = self.me().map_err(SendFailure::Session)?;
-        let here = Here { view: &self.view, thread: me.thread };
-        let ring = self.view.ring(&here);
+        if const { is_plain::<T>() } && size_of::<T>() <= self.view.inline_max() {
+            let content = Content::Inline(NonNull::from(value).cast(), size_of::<T>());
+            // SAFETY: the value lies there, and is borrowed until the send is over.
+            return unsafe { self.send_content(me, &tag, content, patience) }.map_err(refused_send);
+        }
+        self.send_encoded(me, &tag, value, patience)
+    }
+
+    fn send_encoded<T: Message>(
+        &self,
+        me: Me,
+        tag: &Tag,
+        value: &T,
+        patience: Patience,
+    ) -> Result<(), SendFailure> {
         // User code runs here, before any slot is claimed.
         let encoded = encode(self.view.session, value, self.expected.load(Ordering::Relaxed))
             .map_err(SendFailure::Encode)?;
         if let Some(bytes) = encoded.inline()
             && bytes.len() <= self.view.inline_max()
         {
-            // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
-            let claim = unsafe { ring.begin_send(patience, self.spin()) }.map_err(refused_send)?;
-            self.view.write_inline(claim.index(), &tag, bytes);
-            ring.finish_send(&claim);
-            return Ok(());
+            let content = Content::Inline(NonNull::from(bytes).cast(), bytes.len());
+            // SAFETY: the bytes are borrowed from `encoded`, which lives until the send is over.
+            return unsafe { self.send_content(me, tag, content, patience) }.map_err(refused_send);
         }
         self.expected.store(encoded.len(), Ordering::Relaxed);
-        let block = encoded.into_block().map_err(SendFailure::Encode)?;
-        // SAFETY: as above.
-        let claim = match unsafe { ring.begin_send(patience, self.spin()) } {
-            Ok(claim) => claim,
-            Err(refused) => {
-                // Takes the attachments off again.
-                drop(Payload::in_block(block));
-                return Err(refused_send(refused));
+        let mut block = Some(encoded.into_block().map_err(SendFailure::Encode)?);
+        // SAFETY: no address of ours is in it.
+        let sent = unsafe { self.send_content(me, tag, Content::Block(&mut block), patience) };
+        // Takes the attachments off again.
+        drop(block.map(Payload::in_block));
+        sent.map_err(refused_send)
+    }
+
+    /// Sends what is ready to be put into a slot.
+    ///
+    /// # Safety
+    /// An address in `content` is valid for its length until this returns.
+    #[inline]
+    unsafe fn send_content(
+        &self,
+        me: Me,
+        tag: &Tag,
+        mut content: Content<'_>,
+        patience: Patience,
+    ) -> Result<(), Refused> {
+        robust::with(|current| {
+            let here = Here { view: &self.view, thread: me.thread };
+            let ring = self.view.ring(&here, current);
+            // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
+            let claim = unsafe { ring.begin_send(patience, || self.spin()) }?;
+            // SAFETY: as the caller promises.
+            let spare = unsafe { self.write(&claim, me, tag, &mut content) };
+            ring.finish_send(&claim);
+            drop(spare);
+            if self.view.is_rendezvous() {
+                self.hand_over(&ring, &claim, me, content, patience)
+            } else {
+                Ok(())
             }
+        })
+    }
+
+    /// Writes into a claimed slot; gives the spare block that was in it.
+    ///
+    /// # Safety
+    /// As of [`send_content`](Self::send_content).
+    #[inline]
+    unsafe fn write(&self, claim: &Claim, me: Me, tag: &Tag, content: &mut Content<'_>) -> Option<Block> {
+        match content {
+            Content::Inline(from, len) => {
+                // SAFETY: as the caller promises.
+                unsafe { self.view.write_inline(claim.index(), tag, *from, *len) };
+                None
+            }
+            Content::Block(block) => self.view.write_block(claim.index(), tag, me.process, block.take()?),
+        }
+    }
+
+    /// For a channel of capacity 0: waits until the message in the slot is taken.
+    #[cold]
+    fn hand_over(
+        &self,
+        ring: &Ring<'_, View, Here<'_>>,
+        claim: &Claim,
+        me: Me,
+        content: Content<'_>,
+        patience: Patience,
+    ) -> Result<(), Refused> {
+        let patience = match patience {
+            Patience::None => Patience::from(RENDEZVOUS_TRY),
+            other => other,
         };
-        let spare = self.view.write_block(claim.index(), &tag, me.process, block);
-        ring.finish_send(&claim);
-        drop(spare);
-        Ok(())
+        // SAFETY: as in `send_content`.
+        let taken = unsafe { ring.await_taken(claim, patience, self.spin()) };
+        taken.inspect_err(|_| {
+            if let Content::Block(block) = content {
+                *block = self.view.take_block(claim.index(), me.process);
+            }
+            ring.abandon(claim);
+        })
+    }
+
+    /// Sends the message in `block`, which is there again if it fails.
+    pub(crate) fn send_block(
+        &self,
+        tag: Tag,
+        block: &mut Option<Block>,
+        patience: Patience,
+    ) -> Result<(), SendFailure> {
+        let me = self.me().map_err(SendFailure::Session)?;
+        // SAFETY: no address of ours is in it.
+        unsafe { self.send_content(me, &tag, Content::Block(block), patience) }.map_err(refused_send)
     }
 
     /// Receives a message, without looking into it. Ends with [`RecvError::Death`] if the number of recoveries is not `deaths`.
@@ -135,21 +247,126 @@ impl End {
         &self,
         patience: Patience,
         deaths: Option<u32>,
-    ) -> Result<([u64; 4], Payload), RecvError> {
-        let me = self.me().map_err(RecvError::Session)?;
-        let here = Here { view: &self.view, thread: me.thread };
-        let mut ring = self.view.ring(&here);
-        ring.interrupt = deaths.map(|deaths| (self.view.session.death_epoch(), deaths));
-        // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
-        let claim =
-            unsafe { ring.begin_receive(patience, self.spin()) }.map_err(|refused| match refused {
-                Refused::Waiting => RecvError::Empty,
-                Refused::Disconnected => RecvError::Disconnected,
-                Refused::Interrupted => RecvError::Death,
-            })?;
-        let message = self.view.read(claim.index(), me.process);
-        ring.finish_receive(&claim);
+    ) -> Result<(Tag, Payload), RecvError> {
+        let mut message = None;
+        self.receive_with(patience, deaths, |claim, me| {
+            let index = claim.index();
+            message = self.view.read(index, me.process).map(|message| (self.view.read_tag(index), message));
+        })?;
         message.ok_or(RecvError::Corrupt)
+    }
+
+    /// Receives a value.
+    #[inline]
+    pub(crate) fn receive_value<T: Message>(&self, patience: Patience) -> Result<T, RecvError> {
+        let mut taken = Taken::nothing();
+        self.receive_with(patience, None, |claim, me| self.take::<T>(claim, me, &mut taken))?;
+        self.decode(&mut taken)
+    }
+
+    #[inline]
+    fn decode<T: Message>(&self, taken: &mut Taken) -> Result<T, RecvError> {
+        match taken.bytes() {
+            Some(bytes) => decode_inline(self.view.session, bytes).map_err(RecvError::Decode),
+            None => decode_block(taken.block.take()),
+        }
+    }
+
+    /// Receives up to `count` values behind `values`, of which it waits for the first alone.
+    pub(crate) fn receive_many<T: Message>(
+        &self,
+        values: &mut Vec<T>,
+        count: usize,
+        patience: Patience,
+    ) -> Result<usize, RecvError> {
+        let mut received = 0;
+        while received < count {
+            let patience = if received == 0 { patience } else { Patience::None };
+            match self.receive_value(patience) {
+                Ok(value) => values.push(value),
+                Err(error) if received == 0 => return Err(error),
+                // What is wrong with the channel is told by the next call; a message that is no `T` by its position.
+                Err(RecvError::Empty | RecvError::Disconnected) => break,
+                Err(error) => return Err(error),
+            }
+            received += 1;
+        }
+        Ok(received)
+    }
+
+    /// Claims a message, takes it, and gives the slot back.
+    #[inline]
+    fn receive_with(
+        &self,
+        patience: Patience,
+        deaths: Option<u32>,
+        take: impl FnOnce(&Claim, Me),
+    ) -> Result<(), RecvError> {
+        let me = self.me().map_err(RecvError::Session)?;
+        // What this gives is small on purpose: it is moved through registers.
+        let refused = robust::with(|current| {
+            let here = Here { view: &self.view, thread: me.thread };
+            let mut ring = self.view.ring(&here, current);
+            ring.interrupt = deaths.map(|deaths| (self.view.session.death_epoch(), deaths));
+            // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
+            match unsafe { ring.begin_receive(patience, || self.spin()) } {
+                Ok(claim) => {
+                    take(&claim, me);
+                    ring.finish_receive(&claim);
+                    None
+                }
+                Err(refused) => Some(refused),
+            }
+        });
+        refused.map_or(Ok(()), |refused| Err(refused_receive(refused)))
+    }
+
+    /// Takes a message out of a slot claimed for reading.
+    #[inline]
+    fn take<T: Message>(&self, claim: &Claim, me: Me, taken: &mut Taken) {
+        match self.view.inline(claim.index()) {
+            Some((from, len)) if const { is_plain::<T>() } && len == size_of::<T>() => {
+                // As below, with a length that is known here.
+                // SAFETY: as below.
+                unsafe { taken.inline.fill(from, size_of::<T>()) };
+                taken.len = Some(size_of::<T>());
+            }
+            Some((from, len)) => {
+                // SAFETY: the slot is claimed by this thread, so nobody writes it; the length was checked.
+                unsafe { taken.inline.fill(from, len) };
+                taken.len = Some(len);
+            }
+            None => taken.block = self.view.take_block(claim.index(), me.process),
+        }
+    }
+}
+
+#[cold]
+fn decode_block<T: Message>(block: Option<Block>) -> Result<T, RecvError> {
+    let block = block.ok_or(RecvError::Corrupt)?;
+    Payload::in_block(block).decode().map_err(RecvError::Decode)
+}
+
+/// How long a `try_send` on a channel of capacity 0 lets a receiver take the message: what waking one up takes, and more.
+const RENDEZVOUS_TRY: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// A message that was taken out of its slot: of `len` bytes, or in a block; neither if the slot was corrupt.
+struct Taken {
+    inline: Inline,
+    len: Option<usize>,
+    block: Option<Block>,
+}
+
+impl Taken {
+    #[inline]
+    fn nothing() -> Self {
+        Self { inline: Inline::empty(), len: None, block: None }
+    }
+
+    #[inline]
+    fn bytes(&self) -> Option<&[u8]> {
+        // SAFETY: `take` has filled as many bytes.
+        self.len.map(|len| unsafe { self.inline.bytes(len) })
     }
 }
 
@@ -157,5 +374,15 @@ fn refused_send(refused: Refused) -> SendFailure {
     match refused {
         Refused::Waiting | Refused::Interrupted => SendFailure::Full,
         Refused::Disconnected => SendFailure::Disconnected,
+        Refused::Corrupt => SendFailure::Corrupt,
+    }
+}
+
+fn refused_receive(refused: Refused) -> RecvError {
+    match refused {
+        Refused::Waiting => RecvError::Empty,
+        Refused::Disconnected => RecvError::Disconnected,
+        Refused::Interrupted => RecvError::Death,
+        Refused::Corrupt => RecvError::Corrupt,
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 /// A channel could not be made.
 #[derive(Debug)]
 pub enum ChannelError {
-    /// The capacity is 0 or above [`CAPACITY_MAX`](crate::ring::CAPACITY_MAX).
+    /// The capacity is above [`CAPACITY_MAX`](crate::ring::CAPACITY_MAX).
     Capacity(usize),
     /// No memory in the session, or no part in it.
     Session(SessionError),
@@ -16,11 +16,9 @@ pub enum ChannelError {
 impl fmt::Display for ChannelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Capacity(capacity) => write!(
-                f,
-                "making a channel: a capacity of {capacity} is not between 1 and {}",
-                crate::ring::CAPACITY_MAX
-            ),
+            Self::Capacity(capacity) => {
+                write!(f, "making a channel: a capacity of {capacity} is above {}", crate::ring::CAPACITY_MAX)
+            }
             Self::Session(error) => write!(f, "making a channel: {error}"),
         }
     }
@@ -44,6 +42,8 @@ pub enum SendFailure {
     Disconnected,
     /// The value could not be encoded.
     Encode(EncodeError),
+    /// The channel's memory has values that no operation gives it: some process wrote where it must not.
+    Corrupt,
     /// This process has no part in the channel.
     Session(SessionError),
 }
@@ -52,6 +52,7 @@ impl fmt::Display for SendFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("sending: the channel is full"),
+            Self::Corrupt => f.write_str("sending: the channel's memory is corrupt"),
             Self::Disconnected => f.write_str("sending: all receivers are gone"),
             Self::Encode(error) => write!(f, "sending: {error}"),
             Self::Session(error) => write!(f, "sending: {error}"),
@@ -62,7 +63,7 @@ impl fmt::Display for SendFailure {
 impl std::error::Error for SendFailure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Full | Self::Disconnected => None,
+            Self::Full | Self::Disconnected | Self::Corrupt => None,
             Self::Encode(error) => Some(error),
             Self::Session(error) => Some(error),
         }
@@ -112,6 +113,32 @@ impl<T> std::error::Error for SendError<T> {
     }
 }
 
+/// Not all messages of a batch were sent.
+pub struct BatchError<T> {
+    /// How many were.
+    pub sent: usize,
+    /// The first one that was not, and why.
+    pub error: SendError<T>,
+}
+
+impl<T> fmt::Debug for BatchError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchError").field("sent", &self.sent).field("error", &self.error).finish()
+    }
+}
+
+impl<T> fmt::Display for BatchError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} messages of the batch: {}", self.sent, self.error)
+    }
+}
+
+impl<T> std::error::Error for BatchError<T> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}
+
 /// Why no message was received.
 #[derive(Debug)]
 pub enum RecvError {
@@ -121,7 +148,7 @@ pub enum RecvError {
     Disconnected,
     /// A message was received, but it is not a valid one of this type. It is consumed.
     Decode(DecodeError),
-    /// A slot of the channel names memory that is none: some process wrote where it must not. The message is lost.
+    /// The channel's memory has values that no operation gives it: some process wrote where it must not. The message is lost.
     Corrupt,
     /// Somebody of the session died while [`recv_or_death`](crate::dynamic::DynReceiver::recv_or_death) waited.
     Death,

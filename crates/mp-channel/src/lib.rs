@@ -23,9 +23,17 @@ mod end;
 #[cfg(not(loom))]
 pub mod error;
 #[cfg(not(loom))]
+mod loan;
+#[cfg(not(loom))]
+mod received;
+#[cfg(not(loom))]
 mod slot;
 
 #[cfg(not(loom))]
-pub use channel::{Receiver, Sender, channel, channel_in};
+pub use channel::{IntoIter, Receiver, Sender, channel, channel_in};
 #[cfg(not(loom))]
-pub use error::{ChannelError, RecvError, SendError, SendFailure};
+pub use error::{BatchError, ChannelError, RecvError, SendError, SendFailure};
+#[cfg(not(loom))]
+pub use loan::{Loan, LoanUninit};
+#[cfg(not(loom))]
+pub use received::Received;

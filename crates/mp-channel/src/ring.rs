@@ -6,17 +6,18 @@
 //! slot word:  63..48 owner (thread id in the session) | 47..4 sequence | 3..0 state
 //!
 //! from           event                          to                who
-//! EMPTY, t       send claims                    WRITING, t, me    sender, edge CLAIM; then moves the tail on
-//! WRITING, t     wrote the message              FULL, t           that sender, edge FULL
-//! FULL, h        receive claims                 READING, h, me    receiver, edge CLAIM; then moves the head on
-//! READING, h     took the message               EMPTY, h + N      that receiver, edge EMPTY
+//! EMPTY, t       send claims                    WRITING, t, me    sender, edge CLAIM
+//! WRITING, t     wrote the message              FULL, t           that sender, edge FULL; then moves the tail on
+//! FULL, h        receive claims                 READING, h, me    receiver, edge CLAIM
+//! READING, h     took the message               EMPTY, h + N      that receiver, edge EMPTY; then moves the head on
 //! WRITING, t     its owner is dead              DEAD, t           recovery
 //! READING, h     its owner is dead              EMPTY, h + N      recovery; the message is lost with its reader
 //! DEAD, h        at the head                    EMPTY, h + N      anybody; the winner moves the head on
+//! FULL, t        rendezvous: nobody took it     WRITING, t, me    its sender, by compare-and-swap; then it makes it DEAD
 //! ```
 //!
 //! The compare-and-swap on the slot is the claim. Head and tail are hints: they may lag, and are moved on only by the winner of a
-//! claim, or after reading a slot word that proves that the position was passed. (Moving one after a lost compare-and-swap cost
+//! claim, when it has done with the slot, or after reading a slot word that proves that the position was passed. (Moving one after a lost compare-and-swap cost
 //! one stuck queue in 10 000 kills.)
 //!
 //! Positions are `lap << shift | index` with index < N <= 2^shift, modulo 2^44; so any capacity works across the wrap. `h + N`
@@ -41,6 +42,7 @@ use mp_sync::spin::Spin;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::crash;
 use mp_sys::futex::Watch;
+use mp_sys::robust::Current;
 
 /// A slot is free for the sender at its position.
 pub const EMPTY: u64 = 0;
@@ -216,6 +218,8 @@ pub enum Refused {
     Disconnected,
     /// The word that this operation watches has changed.
     Interrupted,
+    /// A word of the ring has a value that no operation gives it: somebody wrote where he must not.
+    Corrupt,
 }
 
 /// A slot that this thread has claimed, for writing or for reading.
@@ -234,6 +238,14 @@ impl Claim {
     }
 }
 
+/// Why one look did not lead to a claim.
+enum Look<'a> {
+    /// This slot stands in the way, with this word.
+    Blocked(&'a AtomicU64, u64),
+    /// See [`Refused::Corrupt`].
+    Corrupt,
+}
+
 /// A ring as one endpoint sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Ring<'a, S, W> {
@@ -245,8 +257,12 @@ pub struct Ring<'a, S, W> {
     pub shape: Shape,
     /// The world around it.
     pub world: &'a W,
+    /// The calling thread.
+    pub thread: Current<'a>,
     /// A receive that finds no message ends when this word has another value.
     pub interrupt: Option<(&'a AtomicU32, u32)>,
+    /// Most senders to wake for a slot that was emptied: one, or all where a sender waits for its own message to be taken.
+    pub senders_woken: u32,
 }
 
 impl<'a, S: Slots, W: World> Ring<'a, S, W> {
@@ -258,35 +274,51 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     /// # Safety
     /// The control words stay where they are until `finish_send`, or this thread has ended: one of them is pending.
     #[inline]
-    pub unsafe fn begin_send(&self, patience: Patience, spin: Option<&Spin>) -> Result<Claim, Refused> {
+    pub unsafe fn begin_send<'s>(
+        &self,
+        patience: Patience,
+        spin: impl FnOnce() -> Option<&'s Spin>,
+    ) -> Result<Claim, Refused> {
+        // From before the claim until after the wake.
+        // SAFETY: as the caller promises.
+        unsafe { self.control.not_empty.0.pend(self.thread) };
+        if self.world.receivers() != 0
+            && let Ok(claim) = self.claim_send()
+        {
+            crash::point("send.claimed");
+            return Ok(claim);
+        }
+        // SAFETY: as the caller promises.
+        unsafe { self.begin_send_waiting(patience, spin()) }
+    }
+
+    #[cold]
+    unsafe fn begin_send_waiting(&self, patience: Patience, spin: Option<&Spin>) -> Result<Claim, Refused> {
         let Control { not_full, not_empty, .. } = self.control;
         let attempt = |slept| {
             let closed = self.closed();
             if self.world.receivers() == 0 {
                 return Ok(Err(Refused::Disconnected));
             }
-            let claim = self.claim_send().map_err(|(slot, seen)| self.blocked(slot, seen, closed))?;
-            if slept && self.can_send() {
-                // The wake that ended our sleep may have stood for several free slots.
-                not_full.0.wake_one();
+            match self.claim_send() {
+                Ok(claim) => {
+                    if slept && self.can_send() {
+                        // The wake that ended our sleep may have stood for several free slots.
+                        not_full.0.wake(self.world, 1);
+                    }
+                    Ok(Ok(claim))
+                }
+                Err(Look::Blocked(slot, seen)) => Err(self.blocked(slot, seen, closed)),
+                Err(Look::Corrupt) => Ok(Err(Refused::Corrupt)),
             }
-            Ok(Ok(claim))
         };
         // SAFETY: as the caller promises.
-        match unsafe { not_full.0.wait(self.world, patience, spin, attempt) } {
-            Some(Ok(claim)) => {
-                // From before the publication until after the wake.
-                // SAFETY: as the caller promises.
-                unsafe { not_empty.0.pend() };
-                crash::point("send.claimed");
-                Ok(claim)
-            }
-            Some(Err(refused)) => {
-                mp_sys::robust::clear_pending();
-                Err(refused)
-            }
-            None => Err(Refused::Waiting),
-        }
+        let claimed = unsafe { not_full.0.wait(self.world, patience, spin, attempt) };
+        let claim = self.unless_refused(claimed)?;
+        // SAFETY: as the caller promises.
+        unsafe { not_empty.0.pend(self.thread) };
+        crash::point("send.claimed");
+        Ok(claim)
     }
 
     /// Publishes the message written into a claimed slot and wakes a receiver.
@@ -295,8 +327,60 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         crash::point("send.written");
         // FULL: Release, pairs with the Acquire load in `claim_receive`.
         self.slots.word(claim.index).store(word(FULL, claim.position, 0), Ordering::Release);
-        self.control.not_empty.0.publish();
+        crash::point("send.before_hint");
+        // Only now, off the way of the message; whoever meets the slot before moves the hint on for us.
+        self.move_on(&self.control.tail.0, claim.position);
+        self.control.not_empty.0.publish(self.world, self.thread, 1);
         crash::point("send.done");
+    }
+
+    /// Waits until the message of `claim`, which was published, is taken.
+    ///
+    /// # Errors
+    /// Why nobody took it. The slot is this thread's again, who takes what is in it and calls [`abandon`](Self::abandon).
+    ///
+    /// # Safety
+    /// The control words stay where they are until this returns, or this thread has ended.
+    pub unsafe fn await_taken(
+        &self,
+        claim: &Claim,
+        patience: Patience,
+        spin: Option<&Spin>,
+    ) -> Result<(), Refused> {
+        let slot = self.slots.word(claim.index);
+        let offered = word(FULL, claim.position, 0);
+        let attempt = |_| {
+            let closed = self.closed();
+            let found = slot.load(Ordering::Acquire);
+            if Seen::of(found).sequence != claim.position {
+                return Ok(Ok(()));
+            }
+            if found == offered && self.world.receivers() == 0 {
+                return Ok(Err(Refused::Disconnected));
+            }
+            Err(self.blocked(slot, found, closed))
+        };
+        // SAFETY: as the caller promises.
+        let taken = unsafe { self.control.not_full.0.wait(self.world, patience, spin, attempt) };
+        mp_sys::robust::clear_pending();
+        let refused = match taken {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(refused)) => refused,
+            None => Refused::Waiting,
+        };
+        crash::point("send.before_back");
+        let back = word(WRITING, claim.position, self.world.me());
+        // Not taken back: a receiver has it in hand.
+        if self.swap(slot, offered, back) { Err(refused) } else { Ok(()) }
+    }
+
+    /// Gives up a slot claimed for writing, or taken back, that holds no message.
+    pub fn abandon(&self, claim: &Claim) {
+        crash::point("send.before_abandon");
+        self.slots.word(claim.index).store(word(DEAD, claim.position, 0), Ordering::Release);
+        // A sender may wait for this slot, a receiver for the one behind it.
+        self.control.not_full.0.publish(self.world, self.thread, u32::MAX);
+        self.control.not_empty.0.publish(self.world, self.thread, 1);
     }
 
     /// Claims a message. Between this and [`finish_receive`](Self::finish_receive) no user code may run.
@@ -307,7 +391,28 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     /// # Safety
     /// The control words stay where they are until `finish_receive`, or this thread has ended: one of them is pending.
     #[inline]
-    pub unsafe fn begin_receive(&self, patience: Patience, spin: Option<&Spin>) -> Result<Claim, Refused> {
+    pub unsafe fn begin_receive<'s>(
+        &self,
+        patience: Patience,
+        spin: impl FnOnce() -> Option<&'s Spin>,
+    ) -> Result<Claim, Refused> {
+        // From before the claim until after the wake.
+        // SAFETY: as the caller promises.
+        unsafe { self.control.not_full.0.pend(self.thread) };
+        if let Ok(claim) = self.claim_receive() {
+            crash::point("receive.claimed");
+            return Ok(claim);
+        }
+        // SAFETY: as the caller promises.
+        unsafe { self.begin_receive_waiting(patience, spin()) }
+    }
+
+    #[cold]
+    unsafe fn begin_receive_waiting(
+        &self,
+        patience: Patience,
+        spin: Option<&Spin>,
+    ) -> Result<Claim, Refused> {
         let Control { not_full, not_empty, .. } = self.control;
         let attempt = |slept| {
             let closed = self.closed();
@@ -317,30 +422,23 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                 Ok(claim) => {
                     if slept && self.can_receive() {
                         // The wake that ended our sleep may have stood for several messages.
-                        not_empty.0.wake_one();
+                        not_empty.0.wake(self.world, 1);
                     }
                     Ok(Ok(claim))
                 }
+                Err(Look::Corrupt) => Ok(Err(Refused::Corrupt)),
                 Err(_) if nobody_sends => Ok(Err(Refused::Disconnected)),
                 Err(_) if self.is_interrupted() => Ok(Err(Refused::Interrupted)),
-                Err((slot, seen)) => Err(self.blocked(slot, seen, closed)),
+                Err(Look::Blocked(slot, seen)) => Err(self.blocked(slot, seen, closed)),
             }
         };
         // SAFETY: as the caller promises.
-        match unsafe { not_empty.0.wait(self.world, patience, spin, attempt) } {
-            Some(Ok(claim)) => {
-                // From before the slot is given back until after the wake.
-                // SAFETY: as the caller promises.
-                unsafe { not_full.0.pend() };
-                crash::point("receive.claimed");
-                Ok(claim)
-            }
-            Some(Err(refused)) => {
-                mp_sys::robust::clear_pending();
-                Err(refused)
-            }
-            None => Err(Refused::Waiting),
-        }
+        let claimed = unsafe { not_empty.0.wait(self.world, patience, spin, attempt) };
+        let claim = self.unless_refused(claimed)?;
+        // SAFETY: as the caller promises.
+        unsafe { not_full.0.pend(self.thread) };
+        crash::point("receive.claimed");
+        Ok(claim)
     }
 
     /// Gives a claimed slot back after its message was taken, and wakes a sender.
@@ -350,8 +448,21 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         // EMPTY: Release, pairs with the Acquire load in `claim_send`.
         let empty = word(EMPTY, self.shape.lap_on(claim.position), 0);
         self.slots.word(claim.index).store(empty, Ordering::Release);
-        self.control.not_full.0.publish();
+        crash::point("receive.before_hint");
+        self.move_on(&self.control.head.0, claim.position);
+        self.control.not_full.0.publish(self.world, self.thread, self.senders_woken);
         crash::point("receive.done");
+    }
+
+    fn unless_refused(&self, claimed: Option<Result<Claim, Refused>>) -> Result<Claim, Refused> {
+        match claimed {
+            Some(Ok(claim)) => Ok(claim),
+            Some(Err(refused)) => {
+                self.thread.clear_pending();
+                Err(refused)
+            }
+            None => Err(Refused::Waiting),
+        }
     }
 
     fn is_interrupted(&self) -> bool {
@@ -374,16 +485,16 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         Blocked { slot: Watch::Low(slot, low), closed, owner, interrupt }
     }
 
-    /// Whether another sender could go on now.
-    fn can_send(&self) -> bool {
+    /// Whether a sender could go on now.
+    pub fn can_send(&self) -> bool {
         let position = self.control.tail.0.load(Ordering::Acquire);
         let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
         (seen.state == EMPTY && seen.sequence == position)
             || (seen.state == DEAD && self.shape.lap_on(seen.sequence) == position)
     }
 
-    /// Whether another receiver could go on now: a message, or a slot of the dead that hides one.
-    fn can_receive(&self) -> bool {
+    /// Whether a receiver could go on now: a message, or a slot of the dead that hides one.
+    pub fn can_receive(&self) -> bool {
         let position = self.control.head.0.load(Ordering::Acquire);
         let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
         seen.sequence == position && (seen.state == FULL || seen.state == DEAD)
@@ -403,7 +514,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     }
 
     #[inline]
-    fn claim_send(&self) -> Result<Claim, (&'a AtomicU64, u64)> {
+    fn claim_send(&self) -> Result<Claim, Look<'a>> {
         let tail = &self.control.tail.0;
         loop {
             let position = tail.load(Ordering::Acquire);
@@ -414,25 +525,25 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
             if seen.sequence == position && seen.state == EMPTY {
                 crash::point("send.before_claim");
                 if self.swap(slot, found, word(WRITING, position, self.world.me())) {
-                    crash::point("send.before_hint");
-                    self.move_on(tail, position);
                     return Ok(Claim { position, index });
                 }
             } else if seen.sequence == position || seen.sequence == self.shape.lap_on(position) {
                 // Claimed by somebody, or even done with: the hint lags.
                 self.move_on(tail, position);
-            } else if self.shape.lap_on(seen.sequence) == position
-                && !self.free_dead(slot, found)
-                && tail.load(Ordering::Acquire) == position
-            {
-                return Err((slot, found));
+            } else if tail.load(Ordering::Acquire) == position {
+                // Otherwise the hint was passed by more than a lap while we looked.
+                if self.shape.lap_on(seen.sequence) != position {
+                    return Err(Look::Corrupt);
+                }
+                if !self.free_dead(slot, found) {
+                    return Err(Look::Blocked(slot, found));
+                }
             }
-            // Otherwise the hint was passed by more than a lap while we looked: look again.
         }
     }
 
     #[inline]
-    fn claim_receive(&self) -> Result<Claim, (&'a AtomicU64, u64)> {
+    fn claim_receive(&self) -> Result<Claim, Look<'a>> {
         let head = &self.control.head.0;
         loop {
             let position = head.load(Ordering::Acquire);
@@ -443,8 +554,6 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
             if seen.sequence == position && seen.state == FULL {
                 crash::point("receive.before_claim");
                 if self.swap(slot, found, word(READING, position, self.world.me())) {
-                    crash::point("receive.before_hint");
-                    self.move_on(head, position);
                     return Ok(Claim { position, index });
                 }
             } else if seen.sequence == self.shape.lap_on(position)
@@ -452,27 +561,31 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
             {
                 // Taken by somebody, or even given back: the hint lags.
                 self.move_on(head, position);
-            } else if (seen.sequence == position || self.shape.lap_on(seen.sequence) == position)
-                && !self.free_dead(slot, found)
-                && head.load(Ordering::Acquire) == position
-            {
-                return Err((slot, found));
+            } else if head.load(Ordering::Acquire) == position {
+                if seen.sequence != position && self.shape.lap_on(seen.sequence) != position {
+                    return Err(Look::Corrupt);
+                }
+                if !self.free_dead(slot, found) {
+                    return Err(Look::Blocked(slot, found));
+                }
             }
         }
     }
 
-    /// Frees a slot whose writer died, if it is at the head: earlier slots may still hold messages, and freeing out of order would let
-    /// the ring overfill. Returns whether anything may have changed.
+    /// Frees a slot whose writer died. Returns whether anything may have changed.
+    ///
+    /// Freeing out of order would let the ring overfill, but it is the oldest slot that is not free: a receiver meets it at the head; a
+    /// sender meets it a lap before the tail, and a tail has come to a position only when all slots before it were claimed, which were
+    /// free then.
     #[cold]
     fn free_dead(&self, slot: &AtomicU64, found: u64) -> bool {
         let seen = Seen::of(found);
-        let head = &self.control.head.0;
-        if seen.state != DEAD || head.load(Ordering::Acquire) != seen.sequence {
+        if seen.state != DEAD {
             return false;
         }
         if self.swap(slot, found, word(EMPTY, self.shape.lap_on(seen.sequence), 0)) {
-            self.move_on(head, seen.sequence);
-            self.control.not_full.0.wake_one();
+            self.move_on(&self.control.head.0, seen.sequence);
+            self.control.not_full.0.wake(self.world, 1);
         }
         true
     }

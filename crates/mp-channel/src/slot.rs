@@ -25,6 +25,7 @@ use mp_shm::layout::BLOCK_HEADER_BYTES;
 use mp_shm::session::Holders;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
+use mp_sys::robust::{self, Current};
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -38,6 +39,10 @@ pub(crate) struct Descriptor {
     stride: AtomicU32,
     /// Bytes of the tag in front of every message.
     tag_bytes: AtomicU32,
+    /// 1 if a send ends when its message is taken: a channel of capacity 0, whose ring has one slot.
+    rendezvous: AtomicU32,
+    /// 1 once a message with handles was sent; see [`ChannelKind::is_its_own`].
+    carries_handles: AtomicU32,
 }
 
 const SLOT_HEADER_BYTES: usize = 16;
@@ -53,15 +58,18 @@ pub(crate) struct Cut {
     pub(crate) shape: Shape,
     pub(crate) stride: usize,
     pub(crate) tag_bytes: usize,
+    pub(crate) rendezvous: bool,
 }
 
 impl Cut {
-    /// For messages that usually have up to `expected` bytes.
-    pub(crate) fn new(shape: Shape, tag_bytes: usize, expected: usize) -> Self {
+    /// For messages that usually have up to `expected` bytes; `None` if a channel cannot have that capacity.
+    pub(crate) fn new(capacity: usize, tag_bytes: usize, expected: usize) -> Option<Self> {
         let stride = (SLOT_HEADER_BYTES + tag_bytes + expected.min(INLINE_MAX)).next_multiple_of(64);
-        Self { shape, stride, tag_bytes }
+        let shape = Shape::new(u32::try_from(capacity).ok()?.max(1))?;
+        Some(Self { shape, stride, tag_bytes, rendezvous: capacity == 0 })
     }
 
+    #[inline]
     fn inline_max(self) -> usize {
         (self.stride - SLOT_HEADER_BYTES - self.tag_bytes).min(INLINE_MAX)
     }
@@ -98,6 +106,8 @@ impl View {
                 capacity: AtomicU32::new(cut.shape.capacity()),
                 stride: AtomicU32::new(u32::try_from(cut.stride).ok()?),
                 tag_bytes: AtomicU32::new(u32::try_from(cut.tag_bytes).ok()?),
+                rendezvous: AtomicU32::new(cut.rendezvous.into()),
+                carries_handles: AtomicU32::new(0),
             })
         };
         let view = Self::open(block.session(), block.offset())?;
@@ -124,7 +134,8 @@ impl View {
         {
             return None;
         }
-        let cut = Cut { shape, stride, tag_bytes };
+        let rendezvous = descriptor.rendezvous.load(Ordering::Relaxed) != 0;
+        let cut = Cut { shape, stride, tag_bytes, rendezvous };
         if session.payload_bytes(offset)? < cut.block_bytes() as u64 {
             return None;
         }
@@ -135,22 +146,32 @@ impl View {
         Some(Self { session, holders, descriptor, slots, cut })
     }
 
+    #[inline]
     pub(crate) fn control(&self) -> &'static Control {
         &self.descriptor.control
     }
 
+    #[inline]
     pub(crate) fn holders(&self) -> Holders {
         self.holders
     }
 
+    #[inline]
     pub(crate) fn shape(&self) -> Shape {
         self.cut.shape
     }
 
-    pub(crate) fn tag_bytes(&self) -> usize {
+    #[inline]
+    pub(crate) fn is_rendezvous(&self) -> bool {
+        self.cut.rendezvous
+    }
+
+    #[inline]
+    fn tag_bytes(&self) -> usize {
         self.cut.tag_bytes
     }
 
+    #[inline]
     pub(crate) fn inline_max(&self) -> usize {
         self.cut.inline_max()
     }
@@ -180,15 +201,19 @@ impl View {
     ///
     /// # Panics
     /// If they do not fit.
+    ///
+    /// # Safety
+    /// `len` bytes at `from` can be read; they need not be initialised.
     #[inline]
-    pub(crate) fn write_inline(&self, index: u32, tag: &[u64; 4], bytes: &[u8]) {
-        assert!(bytes.len() <= self.inline_max(), "a message for the slot fits into it");
+    pub(crate) unsafe fn write_inline(&self, index: u32, tag: &[u64; 4], from: NonNull<u8>, len: usize) {
+        assert!(len <= self.inline_max(), "a message for the slot fits into it");
         self.write_tag(index, tag);
-        let to = self.place(index, SLOT_HEADER_BYTES + self.tag_bytes().min(TAG_BYTES));
-        // SAFETY: the slot is claimed by this thread, so nobody else touches it; the length was checked above.
-        unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        let to = self.place(index, SLOT_HEADER_BYTES + self.tag_bytes());
+        // SAFETY: the slot is claimed by this thread, so nobody else touches it; the length was checked above, and the caller vouches
+        // for the source.
+        unsafe { to.copy_from_nonoverlapping(from, len) };
         #[expect(clippy::cast_possible_truncation, reason = "at most INLINE_MAX")]
-        self.info(index).store(bytes.len() as u32, Ordering::Relaxed);
+        self.info(index).store(len as u32, Ordering::Relaxed);
     }
 
     /// Writes tag and message block into a slot that this thread has claimed for writing; returns the spare block that was there.
@@ -197,6 +222,9 @@ impl View {
         // SAFETY: the slot is claimed by this thread, and its spare belongs to it; another name is written below.
         let spare = self.named(index).and_then(|spare| unsafe { Block::take(self.session, me, spare) });
         mp_sys::crash::point("slot.spare_taken");
+        if block.has_attachments() {
+            self.descriptor.carries_handles.store(1, Ordering::Relaxed);
+        }
         self.info(index).store(IN_BLOCK, Ordering::Relaxed);
         self.name(index, Some(block));
         spare
@@ -211,27 +239,45 @@ impl View {
         }
     }
 
-    /// Takes tag and message out of a slot that this thread has claimed for reading.
+    /// The tag in a slot that this thread has claimed for reading.
     #[inline]
-    pub(crate) fn read(&self, index: u32, me: u16) -> Option<([u64; 4], Payload)> {
-        let tag = if self.tag_bytes() == TAG_BYTES {
+    pub(crate) fn read_tag(&self, index: u32) -> [u64; 4] {
+        if self.tag_bytes() == TAG_BYTES {
             // SAFETY: as in `write_tag`; any bit pattern is a tag.
             unsafe { self.place(index, SLOT_HEADER_BYTES).cast::<[u64; 4]>().read() }
         } else {
             [0; 4]
-        };
-        let info = self.info(index).load(Ordering::Relaxed);
-        if info == IN_BLOCK {
-            // SAFETY: the slot is claimed by this thread, and its message belongs to it; another name is written below.
-            let block = unsafe { Block::take(self.session, me, self.named(index)?) }?;
-            mp_sys::crash::point("slot.block_taken");
-            self.name(index, self.session.spare(me, block.capacity()));
-            return Some((tag, Payload::in_block(block)));
         }
+    }
+
+    /// Address and length of the small message in a slot that this thread has claimed for reading; `None` if there is none, or a corrupt one.
+    #[inline]
+    pub(crate) fn inline(&self, index: u32) -> Option<(*const u8, usize)> {
+        let info = self.info(index).load(Ordering::Relaxed);
         let len = usize::try_from(info).ok().filter(|&len| len <= self.inline_max())?;
-        let from = self.place(index, SLOT_HEADER_BYTES + self.tag_bytes());
-        // SAFETY: the slot is claimed by this thread, so nobody writes it; the length was checked.
-        Some((tag, unsafe { Payload::copy_inline(self.session, from.as_ptr(), len) }))
+        Some((self.place(index, SLOT_HEADER_BYTES + self.tag_bytes()).as_ptr(), len))
+    }
+
+    /// Takes the message block out of a slot that this thread has claimed for reading; `None` if there is none, or a corrupt one.
+    pub(crate) fn take_block(&self, index: u32, me: u16) -> Option<Block> {
+        if self.info(index).load(Ordering::Relaxed) != IN_BLOCK {
+            return None;
+        }
+        // SAFETY: the slot is claimed by this thread, and its message belongs to it; another name is written below.
+        let block = unsafe { Block::take(self.session, me, self.named(index)?) }?;
+        mp_sys::crash::point("slot.block_taken");
+        self.name(index, self.session.spare(me, block.capacity()));
+        Some(block)
+    }
+
+    /// Takes the message out of a slot that this thread has claimed for reading.
+    #[inline]
+    pub(crate) fn read(&self, index: u32, me: u16) -> Option<Payload> {
+        match self.inline(index) {
+            // SAFETY: the slot is claimed by this thread, so nobody writes it; the length was checked.
+            Some((from, len)) => Some(unsafe { Payload::copy_inline(self.session, from, len) }),
+            None => self.take_block(index, me).map(Payload::in_block),
+        }
     }
 
     fn named(&self, index: u32) -> Option<u64> {
@@ -247,8 +293,18 @@ impl View {
         self.block(index).store(u32::try_from(number).unwrap_or(0), Ordering::Release);
     }
 
-    pub(crate) fn ring<'a>(&'a self, here: &'a Here<'a>) -> Ring<'a, Self, Here<'a>> {
-        Ring { control: self.control(), slots: self, shape: self.shape(), world: here, interrupt: None }
+    #[inline]
+    pub(crate) fn ring<'a>(&'a self, here: &'a Here<'a>, thread: Current<'a>) -> Ring<'a, Self, Here<'a>> {
+        let senders_woken = if self.cut.rendezvous { u32::MAX } else { 1 };
+        Ring {
+            control: self.control(),
+            slots: self,
+            shape: self.shape(),
+            world: here,
+            thread,
+            interrupt: None,
+            senders_woken,
+        }
     }
 }
 
@@ -276,6 +332,10 @@ impl Domain for Here<'_> {
         self.view.session.members()
     }
 
+    fn ring(&self, bells: u64) {
+        self.view.session.ring(bells);
+    }
+
     fn before_sleep(&self) -> Option<Duration> {
         self.view.session.before_sleep()
     }
@@ -290,6 +350,7 @@ impl Domain for Here<'_> {
 }
 
 impl World for Here<'_> {
+    #[inline]
     fn me(&self) -> u16 {
         self.thread
     }
@@ -298,10 +359,12 @@ impl World for Here<'_> {
         self.view.session.living_sentinel(thread)
     }
 
+    #[inline]
     fn senders(&self) -> u32 {
         self.view.holders.of(0)
     }
 
+    #[inline]
     fn receivers(&self) -> u32 {
         self.view.holders.of(1)
     }
@@ -313,9 +376,13 @@ pub(crate) struct ChannelKind;
 impl ObjectKind for ChannelKind {
     fn closed(&self, session: Session, object: u64, _role: usize) {
         if let Some(view) = View::open(session, object) {
-            let closed = &view.control().closed.0;
-            closed.fetch_add(1, Ordering::AcqRel);
-            mp_sys::futex::wake_all(closed);
+            let control = view.control();
+            control.closed.0.fetch_add(1, Ordering::AcqRel);
+            mp_sys::futex::wake_all(&control.closed.0);
+            // CLOSED: pairs with the heavy half of who armed a bell and then looked at the counts.
+            mp_sys::barrier::light();
+            control.not_empty.0.ring(&session);
+            control.not_full.0.ring(&session);
         }
     }
 
@@ -334,6 +401,9 @@ impl ObjectKind for ChannelKind {
     ) {
         let Some(view) = View::open(session, object) else { return };
         let here = Here { view: &view, thread: 0 };
-        view.ring(&here).sweep(dead, &mut |index| view.named(index).into_iter().for_each(&mut *abandoned));
+        robust::with(|thread| {
+            view.ring(&here, thread)
+                .sweep(dead, &mut |index| view.named(index).into_iter().for_each(&mut *abandoned));
+        });
     }
 }

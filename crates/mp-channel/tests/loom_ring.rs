@@ -18,7 +18,7 @@ use mp_sys::futex::Watch;
 use mp_sys::model::{self, Control as Protection, participant};
 use mp_sys::robust::OWNER_DIED;
 
-const PARTIES: usize = 4;
+const PARTIES: usize = 5;
 
 struct Shared {
     control: Control,
@@ -30,6 +30,7 @@ struct Shared {
     epoch: AtomicU32,
     members: AtomicU32,
     shape: Shape,
+    rendezvous: bool,
 }
 
 impl Slots for Shared {
@@ -101,11 +102,25 @@ impl Shared {
             epoch: AtomicU32::new(0),
             members: AtomicU32::new(0),
             shape,
+            rendezvous: false,
         }
     }
 
+    /// Of capacity 0: one slot, and a sender waits until its message is taken.
+    fn rendezvous() -> Self {
+        Self { rendezvous: true, ..Self::new(1) }
+    }
+
     fn ring<'a>(&'a self, view: &'a View<'a>) -> Ring<'a, Self, View<'a>> {
-        Ring { control: &self.control, slots: self, shape: self.shape, world: view, interrupt: None }
+        Ring {
+            control: &self.control,
+            slots: self,
+            shape: self.shape,
+            world: view,
+            thread: model::current(),
+            interrupt: None,
+            senders_woken: if self.rendezvous { u32::MAX } else { 1 },
+        }
     }
 
     fn is_dead(&self, thread: u16) -> bool {
@@ -116,17 +131,40 @@ impl Shared {
         let view = View { shared: self, me };
         let ring = self.ring(&view);
         // SAFETY: the model's threads share `Shared` by reference counts, and it outlives them.
-        let claim = unsafe { ring.begin_send(Patience::Forever, None) }.unwrap();
+        let claim = unsafe { ring.begin_send(Patience::Forever, || None) }.unwrap();
         // SAFETY: the slot is claimed; loom checks that.
         self.messages[claim.index() as usize].with_mut(|place| unsafe { *place = message });
         ring.finish_send(&claim);
+        if self.rendezvous {
+            // SAFETY: as above.
+            unsafe { ring.await_taken(&claim, Patience::Forever, None) }.unwrap();
+        }
+    }
+
+    /// Offers a message and takes it back if nobody takes it at once; says whether somebody took it.
+    fn offer(&self, me: u16, message: u32) -> bool {
+        let view = View { shared: self, me };
+        let ring = self.ring(&view);
+        // SAFETY: as in `send`.
+        let claim = unsafe { ring.begin_send(Patience::Forever, || None) }.unwrap();
+        // SAFETY: the slot is claimed; loom checks that.
+        self.messages[claim.index() as usize].with_mut(|place| unsafe { *place = message });
+        ring.finish_send(&claim);
+        // SAFETY: as in `send`.
+        let taken = unsafe { ring.await_taken(&claim, Patience::None, None) };
+        if taken.is_err() {
+            // SAFETY: the slot is this thread's again; loom checks that.
+            self.messages[claim.index() as usize].with_mut(|place| unsafe { *place = 0 });
+            ring.abandon(&claim);
+        }
+        taken.is_ok()
     }
 
     fn receive(&self, me: u16, patience: Patience) -> Option<u32> {
         let view = View { shared: self, me };
         let ring = self.ring(&view);
         // SAFETY: as in `send`.
-        let claim = unsafe { ring.begin_receive(patience, None) }.ok()?;
+        let claim = unsafe { ring.begin_receive(patience, || None) }.ok()?;
         // SAFETY: the slot is claimed; loom checks that.
         let message = self.messages[claim.index() as usize].with_mut(|place| unsafe { *place });
         ring.finish_receive(&claim);
@@ -239,6 +277,56 @@ fn full_ring(die_at: Option<usize>) {
     });
 }
 
+/// What the receiver of a rendezvous waits for in the end.
+const LAST: u32 = 9;
+
+/// A rendezvous of one or two senders and a receiver; the first sender dies, or gives up at once.
+fn rendezvous(die_at: Option<usize>, gives_up: bool, has_second: bool) {
+    builder().check(move || {
+        let shared = Arc::new(Shared::rendezvous());
+        let first = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                participant(1, Some(&shared.sentinels[1]), die_at, || {
+                    if gives_up {
+                        shared.offer(1, 1)
+                    } else {
+                        shared.send(1, 1);
+                        true
+                    }
+                })
+            })
+        };
+        let second = has_second.then(|| {
+            let shared = shared.clone();
+            thread::spawn(move || participant(2, Some(&shared.sentinels[2]), None, || shared.send(2, 2)))
+        });
+        let received = beside(&shared, move |shared| {
+            let mut received = Vec::new();
+            while (has_second && !received.contains(&2)) || !received.contains(&LAST) {
+                received.extend(shared.receive(3, Patience::Forever));
+            }
+            received
+        });
+        let first = first.join().unwrap();
+        // Until now the receiver has taken what came, so that nobody waited in vain.
+        participant(4, Some(&shared.sentinels[4]), None, || shared.send(4, LAST));
+        if let Some(second) = second {
+            assert_eq!(second.join().unwrap(), Some(()));
+        }
+        let mut received = received.join().unwrap().unwrap();
+        let of = |sender: u32| received.iter().filter(|&&message| message == sender).count();
+        assert_eq!((of(2), of(LAST)), (usize::from(has_second), 1));
+        match first {
+            Some(true) => assert_eq!(of(1), 1, "what was taken arrives"),
+            Some(false) => assert_eq!(of(1), 0, "what was taken back does not"),
+            None => assert!(of(1) <= 1, "each once"),
+        }
+        received.retain(|message| ![1, 2, LAST].contains(message));
+        assert_eq!(received, [], "whole messages");
+    });
+}
+
 fn at_every_step(model: impl Fn(Option<usize>)) -> usize {
     for step in 0.. {
         model(Some(step));
@@ -265,10 +353,22 @@ fn ring_full_one_sender_dies_at_each_step() {
 }
 
 #[test]
+fn ring_rendezvous_one_sender_dies_at_each_step() {
+    assert!(at_every_step(|step| rendezvous(step, false, false)) >= 7);
+}
+
+#[test]
+fn ring_rendezvous_one_sender_gives_up_or_dies() {
+    assert!(at_every_step(|step| rendezvous(step, true, false)) >= 7);
+}
+
+#[test]
 fn ring_nobody_dies() {
     two_senders(1, None);
     two_receivers(1, None);
     full_ring(None);
+    rendezvous(None, false, true);
+    rendezvous(None, true, true);
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn b1_a_blocked_send_is_woken_by_room() {
 #[test]
 fn b1_a_capacity_out_of_range_is_an_error() {
     let _watchdog = watchdog(LONG);
-    for capacity in [0, (1 << 24) + 1, usize::MAX] {
+    for capacity in [(1 << 24) + 1, usize::MAX] {
         let error = channel::<u32>(capacity).unwrap_err();
         assert!(matches!(error, ChannelError::Capacity(given) if given == capacity), "{error}");
     }

@@ -130,6 +130,12 @@ impl Block {
         Stamp::read(self.header).generation
     }
 
+    /// Whether handles are attached to the message in it.
+    #[must_use]
+    pub fn has_attachments(&self) -> bool {
+        self.header.attachments.load(Ordering::Relaxed) != 0
+    }
+
     /// Bytes of its payload.
     #[must_use]
     pub fn capacity(&self) -> usize {

@@ -45,6 +45,9 @@ pub trait Domain {
         true
     }
 
+    /// Rings the bells of these bits: advances each and wakes all who sleep on it. None where nobody waits for several things at once.
+    fn ring(&self, _bells: u64) {}
+
     /// Called before every sleep, while nothing is pending; a good moment for what is too slow elsewhere. A time says that something may happen soon that no word
     /// announces, and when to look for it: that is how long the sleep lasts at most.
     fn before_sleep(&self) -> Option<Duration> {

@@ -17,6 +17,8 @@ pub enum SessionError {
     OtherUser,
     /// The session belongs to another pid namespace; thread ids in its locks would mean other threads here.
     OtherPidNamespace,
+    /// The kernel's `membarrier` may be used by the session's processes and not by this one, or the other way round.
+    OtherBarriers,
     /// A session of this number is attached already.
     AlreadyAttached(u16),
     /// The process has a current session already.
@@ -48,6 +50,10 @@ impl fmt::Display for SessionError {
             Self::OtherPidNamespace => {
                 f.write_str("attaching to a session: it belongs to another pid namespace; all its processes must share one")
             }
+            Self::OtherBarriers => f.write_str(
+                "attaching to a session: membarrier(2) is allowed to its processes and not to this one, or the other way round \
+                 (a seccomp filter, or MP_FORCE)",
+            ),
             Self::AlreadyAttached(number) => write!(f, "attaching to a session: session {number} is attached already"),
             Self::AlreadyCurrent => f.write_str("this process has a current session already"),
             Self::TooMany => write!(f, "this process has {} sessions already", crate::session::SESSIONS_MAX),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 0         header: what it is, the domain's lock, death epoch, high-water marks, free lists
+//! 4 KiB     bells       64 words, a cache line each
 //! 64 KiB    processes   4096 entries of 128 B
 //! 768 KiB   waits       512 entries of 32 B: who waits for which lock
 //! 832 KiB   published names  256 entries of 128 B
@@ -39,7 +40,8 @@ pub struct Header {
     pub pid_namespace: AtomicU32,
     /// User id of the participants.
     pub user: AtomicU32,
-    unused: AtomicU32,
+    /// 1 if senders rely on [`mp_sys::barrier::heavy`] of those who go to sleep, 0 if both sides use fences.
+    pub asymmetric_barriers: AtomicU32,
     /// Random; seals code references against bytes that only look like one.
     pub secret: [AtomicU64; 2],
     /// Processors that threads of the session may run on, as they were when each registered or last went to sleep.
@@ -77,6 +79,11 @@ pub struct Header {
 #[repr(C, align(128))]
 #[derive(ShmSafe, Debug, Default)]
 pub struct Line<T>(pub T);
+
+/// A word that those sleep on who wait for several things at once.
+#[repr(C, align(64))]
+#[derive(ShmSafe, Debug, Default)]
+pub struct Bell(pub AtomicU32);
 
 /// A process of the domain.
 #[repr(C, align(128))]
@@ -155,7 +162,8 @@ pub struct BlockHeader {
 const _: () = assert!(size_of::<BlockHeader>() == 64);
 const _: () = assert!(size_of::<ProcessEntry>() == 128);
 const _: () = assert!(size_of::<ObjectEntry>() == 1024);
-const _: () = assert!(size_of::<Header>() <= 4096);
+const _: () = assert!(size_of::<Header>() as u64 <= BELLS);
+const _: () = assert!(BELLS + (BELL_COUNT * size_of::<Bell>()) as u64 <= PROCESSES);
 const _: () = assert!(PROCESSES + PROCESS_MAX as u64 * size_of::<ProcessEntry>() as u64 <= WAITS);
 const _: () = assert!(WAITS + (WAIT_MAX * size_of::<WaitEntry>()) as u64 <= PUBLISHED);
 const _: () = assert!(PUBLISHED + PUBLISHED_MAX as u64 * size_of::<PublishedEntry>() as u64 <= THREADS);
@@ -166,6 +174,10 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"mpsess01");
 pub const SIZE_BYTES: u64 = 64 << 30;
 /// The least a session can do with.
 pub const SIZE_BYTES_MIN: u64 = 64 << 20;
+/// Offset of the bells.
+pub const BELLS: u64 = 4096;
+/// Bells: processes share them by their ids, so that a set of bells is one word.
+pub const BELL_COUNT: usize = 64;
 /// Offset of the process table.
 pub const PROCESSES: u64 = 64 << 10;
 /// Most processes at a time; id 0 is nobody.
@@ -202,6 +214,7 @@ pub const BLOCK_HEADER_BYTES: u64 = 64;
 pub fn abi_hash() -> u64 {
     let tables = [
         Header::LAYOUT,
+        Bell::LAYOUT,
         ProcessEntry::LAYOUT,
         ObjectEntry::LAYOUT,
         BlockHeader::LAYOUT,

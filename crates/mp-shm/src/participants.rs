@@ -234,6 +234,10 @@ impl Domain for Session {
         self.me().is_ok()
     }
 
+    fn ring(&self, bells: u64) {
+        self.ring_bells(bells);
+    }
+
     fn before_sleep(&self) -> Option<Duration> {
         // A thread may have been moved since it registered.
         self.note_processors();

@@ -117,6 +117,7 @@ impl Reference {
     }
 
     /// Whether the process of this id holds it. Another one has no part in it, and after its release nobody has.
+    #[inline]
     #[must_use]
     pub fn is_held_by(&self, process: u16) -> bool {
         self.0.process == process && !self.0.released.load(Ordering::Relaxed)

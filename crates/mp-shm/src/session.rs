@@ -14,8 +14,8 @@ use crate::block::Caches;
 use crate::domain::Locked;
 use crate::error::SessionError;
 use crate::layout::{
-    ARENA, BLOCK_HEADER_BYTES, BlockHeader, DIRTY_BLOCKS, DIRTY_NOT, Header, MAGIC, PROCESSES, ProcessEntry,
-    SIZE_BYTES, SIZE_BYTES_MIN, THREADS, WAIT_MAX, WAITS, abi_hash,
+    ARENA, BELL_COUNT, BELLS, BLOCK_HEADER_BYTES, Bell, BlockHeader, DIRTY_BLOCKS, DIRTY_NOT, Header, MAGIC,
+    PROCESSES, ProcessEntry, SIZE_BYTES, SIZE_BYTES_MIN, THREADS, WAIT_MAX, WAITS, abi_hash,
 };
 use crate::lock::Acquired;
 use crate::participants::is_alive;
@@ -120,7 +120,7 @@ impl Session {
                 Err(error) => return Err(SessionError::Create(error)),
             }
         };
-        file.commit(0, 4096).map_err(SessionError::Create)?;
+        file.commit(0, BELLS + (BELL_COUNT * size_of::<Bell>()) as u64).map_err(SessionError::Create)?;
         let waits_bytes = (WAIT_MAX * size_of::<WaitEntry>()) as u64;
         file.commit(WAITS, waits_bytes).map_err(SessionError::Create)?;
         let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,6 +132,8 @@ impl Session {
         header.number.store(number.into(), Ordering::Relaxed);
         header.pid_namespace.store(mp_sys::process::pid_namespace(), Ordering::Relaxed);
         header.user.store(mp_sys::process::user(), Ordering::Relaxed);
+        let asymmetric = mp_sys::barrier::is_asymmetric();
+        header.asymmetric_barriers.store(asymmetric.into(), Ordering::Relaxed);
         let secret = mp_sys::process::random().map_err(SessionError::Create)?;
         header.secret[0].store(secret[0], Ordering::Relaxed);
         header.secret[1].store(secret[1], Ordering::Relaxed);
@@ -177,6 +179,9 @@ impl Session {
         }
         if header.pid_namespace.load(Ordering::Relaxed) != mp_sys::process::pid_namespace() {
             return Err(SessionError::OtherPidNamespace);
+        }
+        if header.asymmetric_barriers.load(Ordering::Relaxed) != u32::from(mp_sys::barrier::is_asymmetric()) {
+            return Err(SessionError::OtherBarriers);
         }
         let number =
             u16::try_from(header.number.load(Ordering::Relaxed)).map_err(|_| SessionError::NotASession)?;
@@ -344,6 +349,30 @@ impl Session {
             locked.recover();
         }
         locked
+    }
+
+    fn bells(self) -> &'static [Bell; BELL_COUNT] {
+        self.at(BELLS).unwrap_or_else(|| unreachable!("every session is larger than its tables"))
+    }
+
+    /// The bell that this process sleeps on when it waits for several things at once, and its bit.
+    ///
+    /// # Errors
+    /// This process has no part in the session.
+    pub fn bell(self) -> Result<(&'static AtomicU32, u64), SessionError> {
+        let number = usize::from(self.me()?.process) % BELL_COUNT;
+        Ok((&self.bells()[number].0, 1 << number))
+    }
+
+    /// Advances the bells of these bits and wakes all who sleep on them.
+    pub(crate) fn ring_bells(self, bits: u64) {
+        for (number, Bell(bell)) in self.bells().iter().enumerate() {
+            if bits & 1 << number != 0 {
+                // BELL: Release, pairs with the Acquire load of who goes to sleep on it.
+                bell.fetch_add(1, Ordering::Release);
+                mp_sys::futex::wake_all(bell);
+            }
+        }
     }
 
     /// The number of recoveries so far; a sleeper that watches it is woken by the next.

@@ -16,8 +16,10 @@
 //!          is there                                             publications
 //! ```
 //!
-//! Edges: ASLEEP (`fetch_or`, then a SeqCst fence, then the look) and PUBLISHED (the publication, then a SeqCst fence, then the
-//! load of the word): of two that run at once, at least one sees the other.
+//! Edges: ASLEEP (`fetch_or`, then the heavy half of a barrier, then the look) and PUBLISHED (the publication, then the light half, then
+//! the load of the word): of two that run at once, at least one sees the other.
+//! Who waits for several things at once sleeps on a *bell*, a word of its session that some processes share, and arms a bit for it at
+//! each thing; a publisher takes all bits and rings their bells, after it has woken the sleeper that waits for this alone. The same edges.
 //! The word alone has an ABA: a publisher clears it, a sleeper that then dies sets it again, and the first sleeper goes to sleep
 //! although something is there. So a sleeper also watches the word of the slot it waits for, which tells the two apart.
 //! Death: each line between two rows leaves a row of this table, or the pending word makes the kernel wake one sleeper more.
@@ -30,12 +32,13 @@
 use crate::patience::Patience;
 use crate::spin::Spin;
 use mp_shm::death::{self, Domain, Slept};
-use mp_sys::atomic::{AtomicU32, Ordering, fence};
+use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::backstop::{self, Backstop};
+use mp_sys::barrier;
 use mp_sys::crash;
 use mp_sys::deadline::Deadline;
 use mp_sys::futex::{self, Watch};
-use mp_sys::robust::{self, WAITERS};
+use mp_sys::robust::{self, Current, WAITERS};
 
 /// The word of one side.
 #[derive(Debug)]
@@ -43,6 +46,9 @@ use mp_sys::robust::{self, WAITERS};
 #[repr(C)]
 pub struct Notify {
     word: AtomicU32,
+    unused: AtomicU32,
+    /// A bit for each bell that the next publication rings; see [`Domain::ring`].
+    bells: AtomicU64,
 }
 
 /// Why an attempt could not succeed: the values it saw, to be watched while asleep.
@@ -73,7 +79,7 @@ impl Notify {
     /// Nobody sleeps.
     #[must_use]
     pub fn new() -> Self {
-        Self { word: AtomicU32::new(0) }
+        Self { word: AtomicU32::new(0), unused: AtomicU32::new(0), bells: AtomicU64::new(0) }
     }
 
     /// Makes the word pending: if this thread dies from here on, the kernel wakes one sleeper. Before a publication.
@@ -81,35 +87,53 @@ impl Notify {
     /// # Safety
     /// The word stays where it is until [`publish`](Self::publish), or another word is pending, or this thread has ended.
     #[inline]
-    pub unsafe fn pend(&self) {
+    pub unsafe fn pend(&self, thread: Current<'_>) {
         // SAFETY: as the caller promises.
-        unsafe { robust::set_pending(&self.word) };
+        unsafe { thread.set_pending(&self.word) };
     }
 
     /// Wakes one sleeper, if any, after a publication, and ends what [`pend`](Self::pend) began.
     #[inline]
-    pub fn publish(&self) {
-        self.wake_one();
-        robust::clear_pending();
+    pub fn publish<D: Domain + ?Sized>(&self, domain: &D, thread: Current<'_>, count: u32) {
+        self.wake(domain, count);
+        thread.clear_pending();
     }
 
-    /// Wakes one sleeper, if any. The word is pending.
+    /// Wakes up to `count` sleepers, longest asleep first, and rings the bells that are armed. The word is pending.
     #[inline]
-    pub fn wake_one(&self) {
-        // PUBLISHED: SeqCst, pairs with ASLEEP.
-        fence(Ordering::SeqCst);
+    pub fn wake<D: Domain + ?Sized>(&self, domain: &D, count: u32) {
+        // PUBLISHED: pairs with ASLEEP.
+        barrier::light();
         crash::point("notify.published");
-        if self.word.load(Ordering::Relaxed) & WAITERS != 0 {
-            self.wake_sleeper();
+        if self.word.load(Ordering::Relaxed) & WAITERS != 0 || self.bells.load(Ordering::Relaxed) != 0 {
+            self.wake_sleepers(domain, count);
         }
     }
 
     #[cold]
-    fn wake_sleeper(&self) {
-        if self.word.swap(0, Ordering::AcqRel) & WAITERS != 0 {
+    fn wake_sleepers<D: Domain + ?Sized>(&self, domain: &D, count: u32) {
+        if self.word.load(Ordering::Relaxed) & WAITERS != 0
+            && self.word.swap(0, Ordering::AcqRel) & WAITERS != 0
+        {
             crash::point("notify.before_wake");
-            futex::wake(&self.word, 1);
+            futex::wake(&self.word, count);
         }
+        self.ring(domain);
+    }
+
+    /// Rings the bells that are armed: what those wait for may have come.
+    pub fn ring<D: Domain + ?Sized>(&self, domain: &D) {
+        let armed = self.bells.swap(0, Ordering::AcqRel);
+        if armed != 0 {
+            crash::point("notify.before_ring");
+            domain.ring(armed);
+        }
+    }
+
+    /// Arms the bells of `bit`: the next publication rings them. The caller calls [`barrier::heavy`] after it has armed all that it waits
+    /// for, looks, and then sleeps on its bell as it was before.
+    pub fn arm(&self, bit: u64) {
+        self.bells.fetch_or(bit, Ordering::AcqRel);
     }
 
     /// Whether somebody may be asleep.
@@ -126,7 +150,7 @@ impl Notify {
     ///
     /// # Safety
     /// As of [`pend`](Self::pend), to the end of this call and, if it gives a value, beyond.
-    #[inline]
+    #[cold]
     pub unsafe fn wait<'a, T, D: Domain + ?Sized>(
         &'a self,
         domain: &D,
@@ -134,9 +158,9 @@ impl Notify {
         spin: Option<&Spin>,
         mut attempt: impl FnMut(bool) -> Result<T, Blocked<'a>>,
     ) -> Option<T> {
-        // Before the first attempt: a claim by a thread that dies right after it must wake one who waits for the slot.
+        // Before any attempt: a claim by a thread that dies right after it must wake one who waits for the slot.
         // SAFETY: as the caller promises.
-        unsafe { self.pend() };
+        robust::with(|thread| unsafe { self.pend(thread) });
         if let Ok(value) = attempt(false) {
             return Some(value);
         }
@@ -176,7 +200,7 @@ impl Notify {
         }
         // The recovery used the pending word for its lock.
         // SAFETY: as the caller of `wait` promises.
-        unsafe { self.pend() };
+        robust::with(|thread| unsafe { self.pend(thread) });
         attempt(false).ok()
     }
 
@@ -193,11 +217,11 @@ impl Notify {
             // What this does, or a recovery did, may have used the pending word for the domain's lock.
             let look = domain.before_sleep();
             // SAFETY: as the caller of `wait` promises.
-            unsafe { self.pend() };
+            robust::with(|thread| unsafe { self.pend(thread) });
             crash::point("notify.pending");
-            // ASLEEP: the bit, then SeqCst, pairs with PUBLISHED.
+            // ASLEEP: the bit, then the heavy half, pairs with PUBLISHED.
             self.word.fetch_or(WAITERS, Ordering::AcqRel);
-            fence(Ordering::SeqCst);
+            barrier::heavy();
             crash::point("notify.announced");
             let blocked = match attempt(true) {
                 Ok(value) => {

@@ -1,7 +1,7 @@
 //! `MP_FORCE=name,name`: fallbacks taken on purpose, so that tests can run them on a machine that would not need them.
 //!
 //! Known names: `no-waitv` (sleep on one word only), `no-noexec-seal` (memory files as before Linux 6.3),
-//! `no-populate` (pages are touched one by one, as before Linux 5.14).
+//! `no-populate` (pages are touched one by one, as before Linux 5.14), `no-membarrier` (full fences on both sides).
 
 use std::sync::OnceLock;
 

@@ -7,6 +7,7 @@
 //! | [`atomic`] | the atomics of protocols; loom's under `--cfg loom` |
 //! | [`futex`] | compare and sleep on one word of several, wake; never process-private |
 //! | [`robust`] | the kernel's robust list: words it marks, or wakes for, when a thread dies |
+//! | [`barrier`] | a full barrier in a cheap and a dear half |
 //! | [`backstop`] | the longest a sleep lasts without a wake, and the count of those that were needed |
 //! | [`crash`] | named points at which a test kills the process; nothing in a normal build |
 //! | [`deadline`] | absolute times on the monotonic clock |
@@ -27,6 +28,7 @@
 
 pub mod atomic;
 pub mod backstop;
+pub mod barrier;
 pub mod crash;
 pub mod deadline;
 pub mod futex;

@@ -176,6 +176,12 @@ pub fn with<R>(with: impl FnOnce(Current<'_>) -> R) -> R {
     with(Current(std::marker::PhantomData))
 }
 
+/// The calling participant, for a model that has no closure to be in.
+#[must_use]
+pub fn current() -> Current<'static> {
+    Current(std::marker::PhantomData)
+}
+
 #[expect(unsafe_code, reason = "the promises of the normal build")]
 impl Current<'_> {
     /// As [`tid`].

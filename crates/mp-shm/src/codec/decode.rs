@@ -31,8 +31,80 @@ enum Place {
     Block(Block),
 }
 
+/// Room for a message that travels in its slot.
 #[repr(C, align(16))]
-struct Inline([MaybeUninit<u8>; INLINE_MAX]);
+pub struct Inline([MaybeUninit<u8>; INLINE_MAX]);
+
+impl fmt::Debug for Inline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inline").finish_non_exhaustive()
+    }
+}
+
+impl Inline {
+    /// Without a message.
+    #[inline]
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self([const { MaybeUninit::uninit() }; INLINE_MAX])
+    }
+
+    /// Copies `len` bytes that lie at `from`.
+    ///
+    /// # Panics
+    /// If `len` is above [`INLINE_MAX`].
+    ///
+    /// # Safety
+    /// `len` bytes at `from` can be read, and nobody writes them meanwhile.
+    #[inline]
+    pub unsafe fn fill(&mut self, from: *const u8, len: usize) {
+        assert!(len <= INLINE_MAX, "an inline message has at most {INLINE_MAX} bytes");
+        // SAFETY: the caller vouches for the source; the target has INLINE_MAX >= len bytes and is ours.
+        unsafe { from.copy_to_nonoverlapping(self.0.as_mut_ptr().cast(), len) };
+    }
+
+    /// The first `len` bytes.
+    ///
+    /// # Safety
+    /// [`fill`](Self::fill) has copied as many.
+    #[inline]
+    #[must_use]
+    pub unsafe fn bytes(&self, len: usize) -> &[u8] {
+        // SAFETY: as the caller promises.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), len) }
+    }
+}
+
+/// Validates an archive without handles, which came through `session`, and rebuilds the value.
+///
+/// # Errors
+/// [`DecodeError`]
+#[inline]
+pub fn decode_inline<T: Message>(session: Session, bytes: &[u8]) -> Result<T, DecodeError> {
+    let archived = rkyv::access::<T::Archived, rancor::Error>(bytes).map_err(invalid)?;
+    rebuild(archived, session, None)
+}
+
+#[cold]
+fn invalid(error: rancor::Error) -> DecodeError {
+    DecodeError::Invalid(error.to_string())
+}
+
+#[inline]
+fn rebuild<T: Message>(
+    archived: &T::Archived,
+    session: Session,
+    block: Option<u64>,
+) -> Result<T, DecodeError> {
+    let mut decoder = Decoder { session, block, pool: None, failure: None, handed_out: Vec::new() };
+    archived.deserialize(&mut decoder).map_err(|error: rancor::Error| {
+        // Deserialisation may have lost what it had made so far (rkyv's does for the elements of slices).
+        for held in &decoder.handed_out {
+            held.release();
+        }
+        decoder.failure.take().map_or_else(|| DecodeError::Value(error.to_string()), DecodeError::Handle)
+    })
+}
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,10 +123,9 @@ impl Payload {
     #[inline]
     #[must_use]
     pub unsafe fn copy_inline(session: Session, from: *const u8, len: usize) -> Self {
-        assert!(len <= INLINE_MAX, "an inline message has at most {INLINE_MAX} bytes");
-        let mut bytes = Inline([const { MaybeUninit::uninit() }; INLINE_MAX]);
-        // SAFETY: the caller vouches for the source; the target has INLINE_MAX >= len bytes and is ours.
-        unsafe { from.copy_to_nonoverlapping(bytes.0.as_mut_ptr().cast(), len) };
+        let mut bytes = Inline::empty();
+        // SAFETY: as the caller promises.
+        unsafe { bytes.fill(from, len) };
         Self(Place::Inline { session, len, bytes })
     }
 
@@ -69,10 +140,8 @@ impl Payload {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
-            // SAFETY: `copy_inline` wrote `len` bytes.
-            Place::Inline { len, bytes, .. } => unsafe {
-                std::slice::from_raw_parts(bytes.0.as_ptr().cast(), *len)
-            },
+            // SAFETY: `copy_inline` filled in `len` bytes.
+            Place::Inline { len, bytes, .. } => unsafe { bytes.bytes(*len) },
             Place::Block(block) => {
                 let len = usize::try_from(block.header().len.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
                 let len = len.min(block.capacity());
@@ -89,24 +158,36 @@ impl Payload {
     /// [`DecodeError`]. Handles that were not taken are released with the payload.
     #[inline]
     pub fn decode<T: Message>(self) -> Result<T, DecodeError> {
-        let invalid = |error: rancor::Error| DecodeError::Invalid(error.to_string());
-        let archived = rkyv::access::<T::Archived, rancor::Error>(self.bytes()).map_err(invalid)?;
         let (session, block) = match &self.0 {
             Place::Inline { session, .. } => (*session, None),
             Place::Block(block) => (block.session(), Some(block.offset())),
         };
-        let mut decoder = Decoder { session, block, pool: None, failure: None, handed_out: Vec::new() };
-        archived.deserialize(&mut decoder).map_err(|error: rancor::Error| {
-            // Deserialisation may have lost what it had made so far (rkyv's does for the elements of slices).
-            for held in &decoder.handed_out {
-                held.release();
-            }
-            decoder.failure.take().map_or_else(|| DecodeError::Value(error.to_string()), DecodeError::Handle)
-        })
+        rebuild(self.archived::<T>()?, session, block)
+    }
+
+    /// Validates the archive and gives it, in place.
+    ///
+    /// # Errors
+    /// [`DecodeError::Invalid`]
+    #[inline]
+    pub fn archived<T: Message>(&self) -> Result<&T::Archived, DecodeError> {
+        rkyv::access::<T::Archived, rancor::Error>(self.bytes()).map_err(invalid)
+    }
+
+    /// The archive, which [`archived`](Self::archived) has validated.
+    ///
+    /// # Safety
+    /// `archived::<T>` was called on this payload, and gave no error.
+    #[inline]
+    #[must_use]
+    pub unsafe fn archived_again<T: Message>(&self) -> &T::Archived {
+        // SAFETY: validated before, as the caller promises; nobody has written to it since: the bytes are this process's own.
+        unsafe { rkyv::access_unchecked::<T::Archived>(self.bytes()) }
     }
 }
 
 impl Drop for Payload {
+    #[inline]
     fn drop(&mut self) {
         if let Place::Block(block) = &self.0 {
             block.session().drop_attachments(block);

@@ -17,11 +17,13 @@ mod decode;
 mod encode;
 mod error;
 mod handles;
+mod loan;
 
-pub use decode::{Decoder, Detach, INLINE_MAX, Payload};
+pub use decode::{Decoder, Detach, INLINE_MAX, Inline, Payload, decode_inline};
 pub use encode::{Attach, Encoded, Encoder, encode};
 pub use error::{DecodeError, EncodeError};
 pub use handles::ArchivedHandle;
+pub use loan::{Element, Room};
 
 use rkyv::api::high::HighValidator;
 use rkyv::bytecheck::CheckBytes;
