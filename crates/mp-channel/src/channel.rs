@@ -68,13 +68,13 @@ pub fn channel_in<T: Message>(
 }
 
 /// What to make room for in a slot: the archive of a plain type, and for others room for short strings and the like.
-fn expected_bytes<T: Message>() -> usize {
+pub(crate) fn expected_bytes<T: Message>() -> usize {
     let archived = size_of::<T::Archived>();
     if T::COPY_OPTIMIZATION.is_enabled() { archived } else { archived + 64 }
 }
 
 /// Tells channels of different types apart within one build.
-fn type_hash<T: Message>() -> u32 {
+pub(crate) fn type_hash<T: Message>() -> u32 {
     let text = std::any::type_name::<T>().bytes();
     let size = (size_of::<T::Archived>() as u64).to_le_bytes();
     text.chain(size).fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))

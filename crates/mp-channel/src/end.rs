@@ -98,17 +98,7 @@ impl End {
     }
 
     pub(crate) fn len(&self) -> usize {
-        if self.view.is_rendezvous() {
-            return 0;
-        }
-        self.with_ring(0, |ring| ring.waiting() as usize)
-    }
-
-    fn with_ring<R>(&self, thread: u16, with: impl FnOnce(&Ring<'_, View, Here<'_>>) -> R) -> R {
-        robust::with(|current| {
-            let here = Here { view: &self.view, thread };
-            with(&self.view.ring(&here, current))
-        })
+        if self.view.is_rendezvous() { 0 } else { self.view.waiting() }
     }
 
     /// Who we are, if this end is still ours: a process forked behind our back has no part in it.
@@ -225,7 +215,8 @@ impl End {
             if let Content::Block(block) = content {
                 *block = self.view.take_block(claim.index(), me.process);
             }
-            ring.abandon(claim);
+            // SAFETY: as in `send_content`.
+            unsafe { ring.abandon(claim) };
         })
     }
 
@@ -260,16 +251,10 @@ impl End {
     #[inline]
     pub(crate) fn receive_value<T: Message>(&self, patience: Patience) -> Result<T, RecvError> {
         let mut taken = Taken::nothing();
-        self.receive_with(patience, None, |claim, me| self.take::<T>(claim, me, &mut taken))?;
-        self.decode(&mut taken)
-    }
-
-    #[inline]
-    fn decode<T: Message>(&self, taken: &mut Taken) -> Result<T, RecvError> {
-        match taken.bytes() {
-            Some(bytes) => decode_inline(self.view.session, bytes).map_err(RecvError::Decode),
-            None => decode_block(taken.block.take()),
-        }
+        self.receive_with(patience, None, |claim, me| {
+            taken.take::<T>(&self.view, claim.index(), me.process);
+        })?;
+        taken.decode(self.view.session)
     }
 
     /// Receives up to `count` values behind `values`, of which it waits for the first alone.
@@ -320,25 +305,6 @@ impl End {
         });
         refused.map_or(Ok(()), |refused| Err(refused_receive(refused)))
     }
-
-    /// Takes a message out of a slot claimed for reading.
-    #[inline]
-    fn take<T: Message>(&self, claim: &Claim, me: Me, taken: &mut Taken) {
-        match self.view.inline(claim.index()) {
-            Some((from, len)) if const { is_plain::<T>() } && len == size_of::<T>() => {
-                // As below, with a length that is known here.
-                // SAFETY: as below.
-                unsafe { taken.inline.fill(from, size_of::<T>()) };
-                taken.len = Some(size_of::<T>());
-            }
-            Some((from, len)) => {
-                // SAFETY: the slot is claimed by this thread, so nobody writes it; the length was checked.
-                unsafe { taken.inline.fill(from, len) };
-                taken.len = Some(len);
-            }
-            None => taken.block = self.view.take_block(claim.index(), me.process),
-        }
-    }
 }
 
 #[cold]
@@ -351,7 +317,7 @@ fn decode_block<T: Message>(block: Option<Block>) -> Result<T, RecvError> {
 const RENDEZVOUS_TRY: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// A message that was taken out of its slot: of `len` bytes, or in a block; neither if the slot was corrupt.
-struct Taken {
+pub(crate) struct Taken {
     inline: Inline,
     len: Option<usize>,
     block: Option<Block>,
@@ -359,8 +325,36 @@ struct Taken {
 
 impl Taken {
     #[inline]
-    fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self { inline: Inline::empty(), len: None, block: None }
+    }
+
+    /// Takes a message out of a slot that this thread has claimed for reading.
+    #[inline]
+    pub(crate) fn take<T: Message>(&mut self, view: &View, index: u32, process: u16) {
+        match view.inline(index) {
+            Some((from, len)) if const { is_plain::<T>() } && len == size_of::<T>() => {
+                // As below, with a length that is known here.
+                // SAFETY: as below.
+                unsafe { self.inline.fill(from, size_of::<T>()) };
+                self.len = Some(size_of::<T>());
+            }
+            Some((from, len)) => {
+                // SAFETY: the slot is claimed by this thread, so nobody writes it; the length was checked.
+                unsafe { self.inline.fill(from, len) };
+                self.len = Some(len);
+            }
+            None => self.block = view.take_block(index, process),
+        }
+    }
+
+    /// The value that it is.
+    #[inline]
+    pub(crate) fn decode<T: Message>(&mut self, session: Session) -> Result<T, RecvError> {
+        match self.bytes() {
+            Some(bytes) => decode_inline(session, bytes).map_err(RecvError::Decode),
+            None => decode_block(self.block.take()),
+        }
     }
 
     #[inline]
@@ -370,7 +364,7 @@ impl Taken {
     }
 }
 
-fn refused_send(refused: Refused) -> SendFailure {
+pub(crate) fn refused_send(refused: Refused) -> SendFailure {
     match refused {
         Refused::Waiting | Refused::Interrupted => SendFailure::Full,
         Refused::Disconnected => SendFailure::Disconnected,
@@ -378,7 +372,7 @@ fn refused_send(refused: Refused) -> SendFailure {
     }
 }
 
-fn refused_receive(refused: Refused) -> RecvError {
+pub(crate) fn refused_receive(refused: Refused) -> RecvError {
     match refused {
         Refused::Waiting => RecvError::Empty,
         Refused::Disconnected => RecvError::Disconnected,

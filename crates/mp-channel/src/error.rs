@@ -44,6 +44,8 @@ pub enum SendFailure {
     Encode(EncodeError),
     /// The channel's memory has values that no operation gives it: some process wrote where it must not.
     Corrupt,
+    /// Only one may use this end, and another handle to it is in a message or was taken out of one.
+    Shared,
     /// This process has no part in the channel.
     Session(SessionError),
 }
@@ -53,6 +55,7 @@ impl fmt::Display for SendFailure {
         match self {
             Self::Full => f.write_str("sending: the channel is full"),
             Self::Corrupt => f.write_str("sending: the channel's memory is corrupt"),
+            Self::Shared => write!(f, "sending: {}", mp_shm::sole::NotSole::Shared),
             Self::Disconnected => f.write_str("sending: all receivers are gone"),
             Self::Encode(error) => write!(f, "sending: {error}"),
             Self::Session(error) => write!(f, "sending: {error}"),
@@ -63,7 +66,7 @@ impl fmt::Display for SendFailure {
 impl std::error::Error for SendFailure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Full | Self::Disconnected | Self::Corrupt => None,
+            Self::Full | Self::Disconnected | Self::Corrupt | Self::Shared => None,
             Self::Encode(error) => Some(error),
             Self::Session(error) => Some(error),
         }
@@ -152,6 +155,8 @@ pub enum RecvError {
     Corrupt,
     /// Somebody of the session died while [`recv_or_death`](crate::dynamic::DynReceiver::recv_or_death) waited.
     Death,
+    /// Only one may use this end, and another handle to it is in a message or was taken out of one.
+    Shared,
     /// This process has no part in the channel.
     Session(SessionError),
 }
@@ -178,6 +183,7 @@ impl fmt::Display for RecvError {
             Self::Decode(error) => write!(f, "receiving: {error}"),
             Self::Corrupt => f.write_str("receiving: the channel's memory is corrupt, a message is lost"),
             Self::Death => f.write_str("receiving: a process died meanwhile"),
+            Self::Shared => write!(f, "receiving: {}", mp_shm::sole::NotSole::Shared),
             Self::Session(error) => write!(f, "receiving: {error}"),
         }
     }
@@ -188,7 +194,7 @@ impl std::error::Error for RecvError {
         match self {
             Self::Decode(error) => Some(error),
             Self::Session(error) => Some(error),
-            Self::Empty | Self::Disconnected | Self::Corrupt | Self::Death => None,
+            Self::Empty | Self::Disconnected | Self::Corrupt | Self::Death | Self::Shared => None,
         }
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! Limits: capacity 1 to 2^24; a process stopped (SIGSTOP) in the middle of an operation holds the channel up at its slot.
 
+pub mod lane;
 pub mod ring;
 
 #[cfg(not(loom))]
@@ -28,6 +29,8 @@ mod loan;
 mod received;
 #[cfg(not(loom))]
 mod slot;
+#[cfg(not(loom))]
+pub mod spsc;
 
 #[cfg(not(loom))]
 pub use channel::{IntoIter, Receiver, Sender, channel, channel_in};

@@ -105,6 +105,14 @@ impl Control {
             closed: Line::new(AtomicU32::new(0)),
         }
     }
+
+    pub(crate) fn tail(&self) -> &Line<AtomicU64> {
+        &self.tail
+    }
+
+    pub(crate) fn head(&self) -> &Line<AtomicU64> {
+        &self.head
+    }
 }
 
 /// The number of slots and the positions that follow from it.
@@ -135,14 +143,19 @@ impl Shape {
         (SEQUENCE_MASK + 1 - (laps << self.shift)) & SEQUENCE_MASK
     }
 
+    /// All bits of a position.
+    pub(crate) fn mask(self) -> u64 {
+        SEQUENCE_MASK
+    }
+
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the mask leaves at most 24 bits")]
-    fn index(self, position: u64) -> u32 {
+    pub(crate) fn index(self, position: u64) -> u32 {
         (position & ((1 << self.shift) - 1)) as u32
     }
 
     #[inline]
-    fn next(self, position: u64) -> u64 {
+    pub(crate) fn next(self, position: u64) -> u64 {
         let mask = (1 << self.shift) - 1;
         if (position & mask) + 1 < u64::from(self.capacity) {
             position + 1
@@ -152,13 +165,18 @@ impl Shape {
     }
 
     #[inline]
-    fn lap_on(self, position: u64) -> u64 {
+    pub(crate) fn lap_on(self, position: u64) -> u64 {
         position.wrapping_add(1 << self.shift) & SEQUENCE_MASK
+    }
+
+    #[inline]
+    pub(crate) fn lap_back(self, position: u64) -> u64 {
+        position.wrapping_sub(1 << self.shift) & SEQUENCE_MASK
     }
 }
 
 #[inline]
-fn word(state: u64, sequence: u64, owner: u16) -> u64 {
+pub(crate) fn word(state: u64, sequence: u64, owner: u16) -> u64 {
     u64::from(owner) << (STATE_BITS + SEQUENCE_BITS) | sequence << STATE_BITS | state
 }
 
@@ -173,7 +191,7 @@ pub fn first_word(start: u64, index: u32) -> u64 {
 pub struct Seen {
     /// One of the states.
     pub state: u64,
-    sequence: u64,
+    pub(crate) sequence: u64,
     /// Who holds it, in WRITING and READING.
     pub owner: u16,
 }
@@ -283,7 +301,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         // SAFETY: as the caller promises.
         unsafe { self.control.not_empty.0.pend(self.thread) };
         if self.world.receivers() != 0
-            && let Ok(claim) = self.claim_send()
+            && let Ok(claim) = self.claim_send(false)
         {
             crash::point("send.claimed");
             return Ok(claim);
@@ -300,7 +318,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
             if self.world.receivers() == 0 {
                 return Ok(Err(Refused::Disconnected));
             }
-            match self.claim_send() {
+            match self.claim_send(true) {
                 Ok(claim) => {
                     if slept && self.can_send() {
                         // The wake that ended our sleep may have stood for several free slots.
@@ -374,13 +392,22 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         if self.swap(slot, offered, back) { Err(refused) } else { Ok(()) }
     }
 
-    /// Gives up a slot claimed for writing, or taken back, that holds no message.
-    pub fn abandon(&self, claim: &Claim) {
+    /// Gives up a slot that was taken back, and holds no message.
+    ///
+    /// # Safety
+    /// As of [`begin_send`](Self::begin_send).
+    pub unsafe fn abandon(&self, claim: &Claim) {
+        let Control { not_full, not_empty, .. } = self.control;
         crash::point("send.before_abandon");
+        // A sender may wait for this slot, a receiver for the one behind it. Each wake has its own pending word: who clears the bit of a
+        // word and dies before the wake leaves a sleeper that nobody sees.
+        // SAFETY: as the caller promises.
+        unsafe { not_full.0.pend(self.thread) };
         self.slots.word(claim.index).store(word(DEAD, claim.position, 0), Ordering::Release);
-        // A sender may wait for this slot, a receiver for the one behind it.
-        self.control.not_full.0.publish(self.world, self.thread, u32::MAX);
-        self.control.not_empty.0.publish(self.world, self.thread, 1);
+        not_full.0.wake(self.world, u32::MAX);
+        // SAFETY: as the caller promises.
+        unsafe { not_empty.0.pend(self.thread) };
+        not_empty.0.publish(self.world, self.thread, 1);
     }
 
     /// Claims a message. Between this and [`finish_receive`](Self::finish_receive) no user code may run.
@@ -513,8 +540,9 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         slot.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// `frees` says whether it frees a slot of the dead that is in its way: the caller has made `not_full` pending then.
     #[inline]
-    fn claim_send(&self) -> Result<Claim, Look<'a>> {
+    fn claim_send(&self, frees: bool) -> Result<Claim, Look<'a>> {
         let tail = &self.control.tail.0;
         loop {
             let position = tail.load(Ordering::Acquire);
@@ -535,7 +563,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                 if self.shape.lap_on(seen.sequence) != position {
                     return Err(Look::Corrupt);
                 }
-                if !self.free_dead(slot, found) {
+                if !frees || !self.free_dead(slot, found) {
                     return Err(Look::Blocked(slot, found));
                 }
             }
@@ -572,7 +600,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         }
     }
 
-    /// Frees a slot whose writer died. Returns whether anything may have changed.
+    /// Frees a slot whose writer died, and wakes a sender: `not_full` is pending. Returns whether anything may have changed.
     ///
     /// Freeing out of order would let the ring overfill, but it is the oldest slot that is not free: a receiver meets it at the head; a
     /// sender meets it a lap before the tail, and a tail has come to a position only when all slots before it were claimed, which were

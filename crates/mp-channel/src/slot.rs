@@ -293,6 +293,11 @@ impl View {
         self.block(index).store(u32::try_from(number).unwrap_or(0), Ordering::Release);
     }
 
+    /// How many messages are waiting.
+    pub(crate) fn waiting(&self) -> usize {
+        robust::with(|thread| self.ring(&Here { view: self, thread: 0 }, thread).waiting()) as usize
+    }
+
     #[inline]
     pub(crate) fn ring<'a>(&'a self, here: &'a Here<'a>, thread: Current<'a>) -> Ring<'a, Self, Here<'a>> {
         let senders_woken = if self.cut.rendezvous { u32::MAX } else { 1 };

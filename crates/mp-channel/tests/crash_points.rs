@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "a child finds the point at which it dies in its environment")]
 
-use mp_channel::{Receiver, Sender, channel};
+use mp_channel::{Receiver, Sender, channel, spsc};
 use mp_shm::Session;
 use mp_spawn::Process;
 use std::collections::BTreeSet;
@@ -85,11 +85,21 @@ fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) ->
     let mut received = 0;
     // On this one nothing ever arrives: a way to be asleep for certain.
     let (_quiet, silent) = channel::<u64>(1).map_err(|error| error.to_string())?;
+    // Nobody takes what is offered here.
+    let (offers, _nobody) = channel::<Item>(0).map_err(|error| error.to_string())?;
+    let (mut lane, mut lane_out) = spsc::channel::<Item>(2).map_err(|error| error.to_string())?;
     for round in 0..rounds {
         if round.is_multiple_of(100)
             && !silent.recv_timeout(Duration::from_millis(1)).is_err_and(|error| error.is_empty())
         {
             return Err("something arrived where nothing was sent".to_owned());
+        }
+        if round.is_multiple_of(50) && !offers.try_send(item(round)).is_err_and(|error| error.is_full()) {
+            return Err("somebody took what was offered to nobody".to_owned());
+        }
+        lane.try_send(item(round)).map_err(|error| error.to_string())?;
+        if lane_out.try_recv().map_err(|error| error.to_string())?.0 != round {
+            return Err("another message came out of the lane".to_owned());
         }
         match items.send_timeout(item(round), Duration::from_millis(2)) {
             Ok(()) => {}

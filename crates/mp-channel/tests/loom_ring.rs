@@ -155,7 +155,8 @@ impl Shared {
         if taken.is_err() {
             // SAFETY: the slot is this thread's again; loom checks that.
             self.messages[claim.index() as usize].with_mut(|place| unsafe { *place = 0 });
-            ring.abandon(&claim);
+            // SAFETY: as in `send`.
+            unsafe { ring.abandon(&claim) };
         }
         taken.is_ok()
     }

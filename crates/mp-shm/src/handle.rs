@@ -33,6 +33,12 @@ impl Kind {
     pub const PART: Self = Self(37);
     /// The writing end of a cell with the latest value; role 1.
     pub const LATEST_WRITER: Self = Self(48);
+    /// A channel with one sender and one receiver.
+    pub const LANE: Self = Self(19);
+    /// The only sending end of a channel; role 0.
+    pub const LANE_SENDER: Self = Self(20);
+    /// The only receiving end of a channel; role 1.
+    pub const LANE_RECEIVER: Self = Self(21);
     /// The sending end of a channel; role 0.
     pub const SENDER: Self = Self(17);
     /// The receiving end of a channel; role 1.
@@ -44,6 +50,8 @@ impl Kind {
         match self {
             Self::SENDER => Some((Self::CHANNEL, 0)),
             Self::RECEIVER => Some((Self::CHANNEL, 1)),
+            Self::LANE_SENDER => Some((Self::LANE, 0)),
+            Self::LANE_RECEIVER => Some((Self::LANE, 1)),
             Self::LATEST_WRITER => Some((Self::LATEST, 1)),
             plain if plain.is_memory() => Some((plain, 0)),
             _ => None,
@@ -52,7 +60,7 @@ impl Kind {
 
     /// Whether an object of this kind has an end that only one may hold, in this role. Who waits to be the only one sleeps on its count.
     pub(crate) fn is_sole(self, role: usize) -> bool {
-        matches!((self, role), (Self::PART, 0) | (Self::LATEST, 1))
+        matches!((self, role), (Self::PART, 0) | (Self::LATEST, 1) | (Self::LANE, 0 | 1))
     }
 
     /// Whether the object is plain memory: no slots, nothing in it that recovery must know of.

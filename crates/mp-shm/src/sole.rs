@@ -1,4 +1,4 @@
-//! An end of an object that only one may use: a part of an array, the writer of a latest-value cell.
+//! An end of an object that only one may use: a part of an array, the writer of a latest-value cell, an end of a channel for two.
 //!
 //! Owns: a reference. Its holder may use the end while the object's count for that role is 1, that is while no other reference to it exists
 //! in any process or message.
@@ -51,8 +51,11 @@ impl fmt::Display for NotSole {
 impl std::error::Error for NotSole {}
 
 /// Whether `reference` is the only one of its role now.
+///
+/// # Errors
+/// [`NotSole`]
 #[inline]
-pub(crate) fn check(reference: &Reference) -> Result<(), NotSole> {
+pub fn check(reference: &Reference) -> Result<(), NotSole> {
     let ours = reference.session().me().is_ok_and(|me| reference.is_held_by(me.process));
     if !ours {
         return Err(NotSole::Forked);
@@ -63,7 +66,10 @@ pub(crate) fn check(reference: &Reference) -> Result<(), NotSole> {
 }
 
 /// Waits until `reference` is the only one of its role.
-pub(crate) fn wait(reference: &Reference, until: Option<Deadline>) -> Result<(), NotSole> {
+///
+/// # Errors
+/// [`NotSole`], at the end of the time given.
+pub fn wait(reference: &Reference, until: Option<Deadline>) -> Result<(), NotSole> {
     let session = reference.session();
     let mut backstop = Backstop::new();
     loop {
