@@ -4,6 +4,7 @@ use crate::end::End;
 use crate::error::{BatchError, ChannelError, RecvError, SendError, SendFailure};
 use crate::received::Received;
 use crate::slot::Cut;
+use crate::source::{Side, Source};
 use mp_shm::handle::Kind;
 use mp_shm::{Message, Session, message_of_handle};
 use mp_sync::patience::Patience;
@@ -166,6 +167,11 @@ impl<T: Message> Sender<T> {
 }
 
 impl<T> Sender<T> {
+    /// This end, to wait for.
+    pub(crate) fn source(&self) -> Source {
+        self.end.source(Side::Sender)
+    }
+
     /// The most messages the channel holds.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -344,6 +350,11 @@ impl<T: Message> IntoIterator for Receiver<T> {
 }
 
 impl<T> Receiver<T> {
+    /// This end, to wait for.
+    pub(crate) fn source(&self) -> Source {
+        self.end.source(Side::Receiver)
+    }
+
     /// The most messages the channel holds.
     #[must_use]
     pub fn capacity(&self) -> usize {

@@ -7,6 +7,7 @@
 use crate::end::End;
 use crate::error::{ChannelError, RecvError, SendFailure};
 use crate::slot::{Cut, TAG_BYTES};
+use crate::source::{Side, Source};
 use mp_shm::codec::{DecodeError, Payload};
 use mp_shm::handle::Kind;
 use mp_shm::{Message, Session, message_of_handle};
@@ -70,6 +71,11 @@ impl DynSender {
         self.end.send(tag, value, Patience::None)
     }
 
+    /// This end, to wait for.
+    pub(crate) fn source(&self) -> Source {
+        self.end.source(Side::Sender)
+    }
+
     /// Whether all receivers are gone. A death counts once it has been recovered from.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
@@ -92,6 +98,11 @@ impl DynReceiver {
     /// As [`recv`](Self::recv), and if the channel is empty.
     pub fn try_recv(&self) -> Result<DynMessage, RecvError> {
         self.receive(Patience::None, None)
+    }
+
+    /// This end, to wait for.
+    pub(crate) fn source(&self) -> Source {
+        self.end.source(Side::Receiver)
     }
 
     /// How many deaths the session has recovered from; for [`recv_or_death`](Self::recv_or_death).

@@ -5,6 +5,7 @@
 use crate::error::{ChannelError, RecvError, SendFailure};
 use crate::ring::{Claim, Refused, Ring};
 use crate::slot::{ChannelKind, Cut, Here, View};
+use crate::source::{Side, Source};
 use mp_shm::block::Block;
 use mp_shm::codec::{Inline, Payload, decode_inline, encode};
 use mp_shm::error::SessionError;
@@ -16,6 +17,7 @@ use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
 use mp_sys::robust;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Four words beside a message; see [`crate::dynamic`].
@@ -25,7 +27,7 @@ pub(crate) type Tag = [u64; 4];
 #[derive(Debug)]
 pub(crate) struct End {
     view: View,
-    reference: Reference,
+    reference: Arc<Reference>,
     spin: Spin,
     /// Size of the last large message, a guess for the next.
     expected: AtomicUsize,
@@ -74,11 +76,16 @@ impl End {
     }
 
     fn new(view: View, reference: Reference) -> Self {
-        Self { view, reference, spin: Spin::new(), expected: AtomicUsize::new(0) }
+        Self { view, reference: Arc::new(reference), spin: Spin::new(), expected: AtomicUsize::new(0) }
     }
 
     pub(crate) fn reference(&self) -> &Reference {
         &self.reference
+    }
+
+    /// This side of the channel, to wait for.
+    pub(crate) fn source(&self, side: Side) -> Source {
+        Source::new(self.view, side, false, self.reference.clone())
     }
 
     pub(crate) fn session(&self) -> Session {

@@ -16,6 +16,8 @@ pub mod lane;
 pub mod ring;
 
 #[cfg(not(loom))]
+mod bells;
+#[cfg(not(loom))]
 mod channel;
 #[cfg(not(loom))]
 pub mod dynamic;
@@ -24,11 +26,21 @@ mod end;
 #[cfg(not(loom))]
 pub mod error;
 #[cfg(not(loom))]
+mod futures;
+#[cfg(not(loom))]
 mod loan;
+#[cfg(not(loom))]
+mod poller;
+#[cfg(not(loom))]
+mod reactor;
 #[cfg(not(loom))]
 mod received;
 #[cfg(not(loom))]
+pub mod select;
+#[cfg(not(loom))]
 mod slot;
+#[cfg(not(loom))]
+mod source;
 #[cfg(not(loom))]
 pub mod spsc;
 
@@ -37,6 +49,10 @@ pub use channel::{IntoIter, Receiver, Sender, channel, channel_in};
 #[cfg(not(loom))]
 pub use error::{BatchError, ChannelError, RecvError, SendError, SendFailure};
 #[cfg(not(loom))]
+pub use futures::{RecvFuture, RecvStream, SendFuture};
+#[cfg(not(loom))]
 pub use loan::{Loan, LoanUninit};
 #[cfg(not(loom))]
 pub use received::Received;
+#[cfg(not(loom))]
+pub use select::Select;

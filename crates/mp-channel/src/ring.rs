@@ -456,7 +456,13 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                 Err(Look::Corrupt) => Ok(Err(Refused::Corrupt)),
                 Err(_) if nobody_sends => Ok(Err(Refused::Disconnected)),
                 Err(_) if self.is_interrupted() => Ok(Err(Refused::Interrupted)),
-                Err(Look::Blocked(slot, seen)) => Err(self.blocked(slot, seen, closed)),
+                Err(Look::Blocked(slot, seen)) => {
+                    if slept && self.senders_woken > 1 {
+                        // A receiver that is about to sleep is what a selecting sender waits for, if there is no room to put anything into.
+                        not_full.0.ring(self.world);
+                    }
+                    Err(self.blocked(slot, seen, closed))
+                }
             }
         };
         // SAFETY: as the caller promises.
@@ -514,17 +520,46 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
 
     /// Whether a sender could go on now.
     pub fn can_send(&self) -> bool {
-        let position = self.control.tail.0.load(Ordering::Acquire);
-        let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
+        let passed = |seen: Seen, position| {
+            seen.sequence == self.shape.lap_on(position) || (seen.sequence == position && seen.state != EMPTY)
+        };
+        let (seen, position) = self.first(&self.control.tail.0, passed);
         (seen.state == EMPTY && seen.sequence == position)
             || (seen.state == DEAD && self.shape.lap_on(seen.sequence) == position)
     }
 
     /// Whether a receiver could go on now: a message, or a slot of the dead that hides one.
     pub fn can_receive(&self) -> bool {
-        let position = self.control.head.0.load(Ordering::Acquire);
-        let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
+        let passed = |seen: Seen, position| {
+            seen.sequence == self.shape.lap_on(position)
+                || (seen.sequence == position && seen.state == READING)
+        };
+        let (seen, position) = self.first(&self.control.head.0, passed);
         seen.sequence == position && (seen.state == FULL || seen.state == DEAD)
+    }
+
+    /// Frees what a dead thread of a living process holds at the head or the tail. (The death of a process is recovered from by who sleeps.)
+    pub fn recover_dead_owners(&self) {
+        for hint in [&self.control.head.0, &self.control.tail.0] {
+            let (seen, _) = self.first(hint, |_, _| false);
+            if seen.owner != 0 && self.world.sentinel(seen.owner).is_none() {
+                self.world.recover();
+            }
+        }
+    }
+
+    /// The first slot from a hint on that was not passed; the hint lags behind who has not done with his slot. No further than a lap.
+    fn first(&self, hint: &AtomicU64, passed: impl Fn(Seen, u64) -> bool) -> (Seen, u64) {
+        let mut position = hint.load(Ordering::Acquire) & SEQUENCE_MASK;
+        let mut steps = 0;
+        loop {
+            let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
+            if steps == self.shape.capacity || !passed(seen, position) {
+                return (seen, position);
+            }
+            position = self.shape.next(position);
+            steps += 1;
+        }
     }
 
     /// Moves a hint on from `position`, unless somebody has already.

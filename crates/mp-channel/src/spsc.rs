@@ -24,6 +24,7 @@ use crate::lane::Lane;
 use crate::received::Received;
 use crate::ring::Refused;
 use crate::slot::{ChannelKind, Cut, Here, View};
+use crate::source::{Side, Source};
 use mp_shm::block::Block;
 use mp_shm::codec::{Payload, encode};
 use mp_shm::error::SessionError;
@@ -39,6 +40,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Not `Sync`: an end is used by one thread at a time.
@@ -48,7 +50,7 @@ type NotSync = PhantomData<Cell<()>>;
 #[derive(Debug)]
 struct End {
     view: View,
-    reference: Reference,
+    reference: Arc<Reference>,
     /// 0 for the sender, 1 for the receiver.
     role: usize,
     position: u64,
@@ -104,6 +106,7 @@ fn register() {
 
 impl End {
     fn new(view: View, reference: Reference, role: usize) -> Self {
+        let reference = Arc::new(reference);
         let mut end = Self { view, reference, role, position: 0, spin: Spin::new(), expected: 0 };
         end.position = end.with(0, |lane| if role == 0 { lane.find_tail() } else { lane.find_head() });
         end
@@ -116,6 +119,11 @@ impl End {
             return Err(HandleError::OtherType);
         }
         Ok(Self::new(view, reference, role))
+    }
+
+    fn source(&self) -> Source {
+        let side = if self.role == 0 { Side::Sender } else { Side::Receiver };
+        Source::new(self.view, side, true, self.reference.clone())
     }
 
     fn with<R>(&self, thread: u16, with: impl FnOnce(&Lane<'_, View, Here<'_>>) -> R) -> R {
@@ -432,6 +440,11 @@ macro_rules! both_ends {
         impl<T> $end<T> {
             fn new(end: End) -> Self {
                 Self { end, carries: PhantomData, not_sync: PhantomData }
+            }
+
+            /// This end, to wait for.
+            pub(crate) fn source(&self) -> Source {
+                self.end.source()
             }
 
             /// The most messages the channel holds.

@@ -105,6 +105,15 @@ impl std::fmt::Debug for Place {
 
 static PLACES: RwLock<Vec<Place>> = RwLock::new(Vec::new());
 
+/// The word for as long as the process lives, if it lies in memory that processes share: such mappings stay. What the word means may be over
+/// any time; to watch it is no harm.
+#[must_use]
+pub fn lasting(word: &mp_sys::atomic::AtomicU32) -> Option<&'static mp_sys::atomic::AtomicU32> {
+    of(std::ptr::from_ref(word) as usize)?;
+    // SAFETY: the word lies in a mapping that stays until the process ends, and any bytes are a word.
+    Some(unsafe { &*std::ptr::from_ref(word) })
+}
+
 /// Makes a mapping known, which stays until the process ends.
 pub(crate) fn register(
     start: usize,

@@ -55,6 +55,11 @@ impl<'a> Armed<'a> {
         Self { inside, address, holders: holders() }
     }
 
+    /// The words that change when it may have become ready, with the values that they had.
+    pub fn words(&self) -> impl Iterator<Item = Watch<'a>> {
+        self.watches().chain(self.holders())
+    }
+
     fn holders(&self) -> impl Iterator<Item = Watch<'a>> {
         self.holders.iter().copied()
     }

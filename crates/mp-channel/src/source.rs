@@ -1,0 +1,79 @@
+//! One side of a channel as something that becomes ready: what a select and a future wait for.
+//!
+//! A source is armed with the bit of the process's *bell*; the next publication on that side takes the bit and rings the bell
+//! (`mp_sync::notify`). It keeps the channel's memory, but not the end: it holds the same reference as the end it was made of.
+
+use crate::lane::Lane;
+use crate::slot::{Here, View};
+use mp_shm::Session;
+use mp_shm::references::Reference;
+use mp_sys::robust;
+use std::sync::Arc;
+
+/// Which side of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Ready when there is room.
+    Sender,
+    /// Ready when there is a message.
+    Receiver,
+}
+
+/// A side of a channel, as something that becomes ready. While there is one the side counts as held.
+#[derive(Clone, Debug)]
+pub struct Source {
+    view: View,
+    side: Side,
+    is_lane: bool,
+    /// The channel stays as long as this.
+    _reference: Arc<Reference>,
+}
+
+impl Source {
+    pub(crate) fn new(view: View, side: Side, is_lane: bool, reference: Arc<Reference>) -> Self {
+        Self { view, side, is_lane, _reference: reference }
+    }
+
+    pub(crate) fn session(&self) -> Session {
+        self.view.session
+    }
+
+    /// Has the bell of `bit` rung by the next publication.
+    pub(crate) fn arm(&self, bit: u64) {
+        let control = self.view.control();
+        match self.side {
+            Side::Sender => control.not_full.0.arm(bit),
+            Side::Receiver => control.not_empty.0.arm(bit),
+        }
+    }
+
+    /// Whether an operation on this side would end at once: with success, or because the other end is gone.
+    pub(crate) fn is_ready(&self) -> bool {
+        let here = Here { view: &self.view, thread: 0 };
+        let (control, shape) = (self.view.control(), self.view.shape());
+        robust::with(|thread| {
+            let ring = self.view.ring(&here, thread);
+            let lane = Lane { control, slots: &self.view, shape, world: &here, thread };
+            match (self.side, self.is_lane) {
+                (Side::Sender, _) if self.view.holders().of(1) == 0 => true,
+                (Side::Sender, true) => lane.can_send(lane.find_tail()),
+                // Without room to put a message into, there must be somebody who takes it.
+                (Side::Sender, false) if self.view.is_rendezvous() => {
+                    control.not_empty.0.has_sleepers() && ring.can_send()
+                }
+                (Side::Sender, false) => ring.can_send(),
+                (Side::Receiver, _) if self.view.holders().of(0) == 0 => true,
+                (Side::Receiver, true) => lane.can_receive(lane.find_head()),
+                (Side::Receiver, false) => ring.can_receive(),
+            }
+        })
+    }
+
+    /// Before a sleep: frees what a dead thread may hold, so that waiting makes sense.
+    pub(crate) fn recover_dead_owners(&self) {
+        if !self.is_lane {
+            let here = Here { view: &self.view, thread: 0 };
+            robust::with(|thread| self.view.ring(&here, thread).recover_dead_owners());
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Waiting for several things at once, asleep.
+#![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use mp_channel::select::{Interest, SelectError};
+use mp_channel::{Receiver, Select, Sender, channel, select, spsc};
+use mp_shm::Shared;
+use mp_spawn::Process;
+use mp_sync::Event;
+use mp_testkit::proc::Task;
+use mp_testkit::{assert_no_backstop, watchdog};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(20);
+
+#[test]
+fn b15_each_kind_of_member_is_ready_when_it_is_and_not_before() {
+    let _watchdog = watchdog(LONG);
+    let (sender, receiver) = channel::<u64>(1).unwrap();
+    let (mut lane, mut lane_out) = spsc::channel::<u64>(1).unwrap();
+    let event = Event::shared().unwrap();
+    let (pipe_out, mut pipe) = std::io::pipe().unwrap();
+    let mut select = Select::new();
+    assert!(matches!(select.ready(), Err(SelectError::Nothing)));
+    let numbers = [
+        select.end(&receiver),
+        select.end(&lane_out),
+        select.waitable(&*event),
+        select.fd(&pipe_out, Interest::Read),
+    ];
+    assert!(select.try_ready().unwrap_err().is_timeout());
+    let start = Instant::now();
+    assert!(select.ready_timeout(SHORT).unwrap_err().is_timeout());
+    assert!(start.elapsed() >= SHORT, "early");
+    let later = Instant::now() + SHORT;
+    let time = select.at(later);
+    assert_eq!(select.ready().unwrap(), time);
+    assert!(Instant::now() >= later, "early");
+    assert!(select.remove(time) && !select.remove(time));
+
+    sender.send(1).unwrap();
+    assert_eq!(select.ready().unwrap(), numbers[0]);
+    receiver.recv().unwrap();
+    lane.send(2).unwrap();
+    assert_eq!(select.ready().unwrap(), numbers[1]);
+    lane_out.recv().unwrap();
+    event.set();
+    assert_eq!(select.ready().unwrap(), numbers[2]);
+    event.clear();
+    select.remove(numbers[2]);
+    pipe.write_all(b"x").unwrap();
+    assert_eq!(select.ready().unwrap(), numbers[3]);
+    select.remove(numbers[3]);
+    assert!(select.try_ready().unwrap_err().is_timeout());
+    drop(sender);
+    assert_eq!(select.ready().unwrap(), numbers[0], "the other end is gone");
+    select.remove(numbers[0]);
+    drop(lane);
+    assert_eq!(select.ready().unwrap(), numbers[1]);
+}
+
+#[test]
+fn b15_senders_are_ready_when_there_is_room() {
+    let _watchdog = watchdog(LONG);
+    let (sender, receiver) = channel::<u64>(2).unwrap();
+    let (mut lane, mut lane_out) = spsc::channel::<u64>(1).unwrap();
+    let mut select = Select::new();
+    let one = select.end(&sender);
+    assert_eq!(select.ready().unwrap(), one);
+    sender.send(1).unwrap();
+    sender.send(2).unwrap();
+    lane.send(1).unwrap();
+    let two = select.end(&lane);
+    assert!(select.ready_timeout(SHORT).unwrap_err().is_timeout());
+    lane_out.recv().unwrap();
+    assert_eq!(select.ready().unwrap(), two);
+    lane.send(2).unwrap();
+    receiver.recv().unwrap();
+    assert_eq!(select.ready().unwrap(), one);
+    sender.send(3).unwrap();
+    drop(receiver);
+    assert_eq!(select.ready().unwrap(), one, "no receiver is left");
+}
+
+#[test]
+fn b15_members_that_are_ready_take_turns() {
+    let _watchdog = watchdog(LONG);
+    let channels: Vec<_> = (0..3).map(|_| channel::<u64>(1).unwrap()).collect();
+    let mut select = Select::new();
+    for (sender, receiver) in &channels {
+        sender.send(1).unwrap();
+        select.end(receiver);
+    }
+    let turns: Vec<usize> = (0..6).map(|_| select.ready().unwrap()).collect();
+    assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
+}
+
+type Asked = (Receiver<u64>, Receiver<u64>, Shared<Event>, Sender<(u8, u64)>);
+
+/// Says what came first, until both channels are closed.
+fn tell((one, two, event, told): Asked) {
+    let (mut one_open, mut two_open) = (true, true);
+    while one_open || two_open {
+        let what = select! {
+            recv(one) -> number => match number {
+                Ok(number) => (1, number),
+                Err(_) => { one_open = false; if two_open { (3, 0) } else { break } },
+            },
+            recv(two) -> number => match number {
+                Ok(number) => (2, number),
+                Err(_) => { two_open = false; if one_open { (3, 0) } else { break } },
+            },
+            wait(*event) => { event.clear(); (4, 0) },
+        };
+        if what.0 != 3 {
+            told.send(what).unwrap();
+        } else if !one_open {
+            // What is closed is ready for ever: go on with the other.
+            while let Ok(number) = two.recv() {
+                told.send((2, number)).unwrap();
+            }
+            break;
+        } else {
+            while let Ok(number) = one.recv() {
+                told.send((1, number)).unwrap();
+            }
+            break;
+        }
+    }
+    assert_no_backstop();
+}
+
+#[test]
+fn b15_a_sleeping_select_is_woken_by_other_processes() {
+    let _watchdog = watchdog(LONG);
+    let (one, one_out) = channel::<u64>(1).unwrap();
+    let (two, two_out) = channel::<u64>(1).unwrap();
+    let (told, told_out) = channel::<(u8, u64)>(1).unwrap();
+    let event = Event::shared().unwrap();
+    let child = Process::spawn(tell, (one_out, two_out, event.clone(), told)).unwrap();
+    let sleeper = Task::leader(child.pid());
+    for number in 0..200 {
+        if number % 20 == 0 {
+            sleeper.wait_until_blocked();
+        }
+        match number % 3 {
+            0 => {
+                one.send(number).unwrap();
+                assert_eq!(told_out.recv().unwrap(), (1, number));
+            }
+            1 => {
+                two.send(number).unwrap();
+                assert_eq!(told_out.recv().unwrap(), (2, number));
+            }
+            _ => {
+                event.set();
+                assert_eq!(told_out.recv().unwrap(), (4, 0));
+            }
+        }
+    }
+    drop(one);
+    two.send(7).unwrap();
+    drop(two);
+    assert_eq!(told_out.recv().unwrap(), (2, 7));
+    child.join().unwrap();
+    assert!(told_out.recv().unwrap_err().is_disconnected());
+    assert_no_backstop();
+}
+
+fn keep(_ends: (Sender<u64>, Receiver<u64>)) {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn b15_a_select_notices_that_the_other_ends_were_killed() {
+    let _watchdog = watchdog(LONG);
+    let (kept, receiver) = channel::<u64>(1).unwrap();
+    let (sender, kept_too) = channel::<u64>(1).unwrap();
+    let child = Process::spawn(keep, (kept, kept_too)).unwrap();
+    sender.send(1).unwrap();
+    let waiter = std::thread::spawn(move || {
+        let mut select = Select::new();
+        select.end(&receiver);
+        select.end(&sender);
+        let first = select.ready().unwrap();
+        select.remove(first);
+        (first, select.ready().unwrap())
+    });
+    child.kill().unwrap();
+    let (first, second) = waiter.join().unwrap();
+    assert_eq!(first + second, 1, "both are ready, each once");
+    assert_eq!(child.join().unwrap_err().signal(), Some(9));
+}
+
+#[test]
+fn b15_one_select_mixes_channels_with_descriptors_and_is_woken_by_either() {
+    let _watchdog = watchdog(LONG);
+    let (sender, receiver) = channel::<u64>(1).unwrap();
+    let (pipe_out, mut pipe) = std::io::pipe().unwrap();
+    let event = Event::shared().unwrap();
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let waiting = event.clone();
+    let waiter = std::thread::spawn(move || {
+        ready.send(Task::current()).unwrap();
+        let mut said = Vec::new();
+        for _ in 0..30 {
+            said.push(select! {
+                recv(receiver) -> number => number.unwrap(),
+                fd(pipe_out, Interest::Read) => {
+                    std::io::Read::read_exact(&mut &pipe_out, &mut [0]).unwrap();
+                    100
+                },
+                wait(*waiting) => { waiting.clear(); 200 },
+                after(LONG) => 300,
+            });
+            ready.send(Task::current()).unwrap();
+        }
+        said
+    });
+    for turn in 0..30 {
+        let task = is_ready.recv().unwrap();
+        if turn % 5 == 0 {
+            task.wait_until_blocked();
+        }
+        match turn % 3 {
+            0 => sender.send(turn).unwrap(),
+            1 => pipe.write_all(b"x").unwrap(),
+            _ => event.set(),
+        }
+    }
+    let expected: Vec<u64> =
+        (0..30).map(|turn| [turn, 100, 200][usize::try_from(turn % 3).unwrap()]).collect();
+    assert_eq!(waiter.join().unwrap(), expected);
+    assert_no_backstop();
+}
+
+#[test]
+fn b15_the_macro_does_one_operation_and_keeps_what_it_could_not_send() {
+    let _watchdog = watchdog(LONG);
+    let (sender, receiver) = channel::<String>(1).unwrap();
+    let turn = |text: &str| {
+        select! {
+            send(sender, text.to_owned()) -> result => { result.unwrap(); "sent".to_owned() },
+            default => "full".to_owned(),
+        }
+    };
+    assert_eq!(turn("a"), "sent");
+    assert_eq!(turn("b"), "full");
+    let take = || {
+        select! {
+            recv(receiver) -> text => text.unwrap(),
+            default => "empty".to_owned(),
+        }
+    };
+    assert_eq!(take(), "a");
+    assert_eq!(take(), "empty");
+    // `break` and `continue` in a branch are the caller's.
+    let mut rounds = 0;
+    loop {
+        rounds += 1;
+        select! {
+            recv(receiver) -> _text => unreachable!(),
+            after(Duration::from_millis(1)) => if rounds == 3 { break } else { continue },
+        }
+    }
+    let (mut lane, mut lane_out) = spsc::channel::<u64>(1).unwrap();
+    select! { send(lane, 4) -> result => result.unwrap() }
+    assert_eq!(select! { recv(lane_out) -> number => number.unwrap() }, 4);
+    drop(receiver);
+    let error = select! { send(sender, "c".to_owned()) -> result => result.unwrap_err() };
+    assert!(error.is_disconnected());
+    assert_eq!(error.into_value(), "c");
+}
+
+#[test]
+fn b15_several_selects_over_the_same_channels_share_the_messages() {
+    let _watchdog = watchdog(LONG);
+    let channels: Vec<_> = (0..3).map(|_| channel::<u64>(2).unwrap()).collect();
+    let receivers: Vec<_> = channels.iter().map(|(_, receiver)| receiver.clone()).collect();
+    let takers: Vec<_> = (0..3)
+        .map(|_| {
+            let receivers = receivers.clone();
+            std::thread::spawn(move || {
+                let mut taken = Vec::new();
+                let mut select = Select::new();
+                receivers.iter().for_each(|receiver| {
+                    select.end(receiver);
+                });
+                while !select.is_empty() {
+                    let number = select.ready().unwrap();
+                    match receivers[number].try_recv() {
+                        Ok(value) => taken.push(value),
+                        Err(error) if error.is_empty() => {}
+                        Err(_) => drop(select.remove(number)),
+                    }
+                }
+                taken
+            })
+        })
+        .collect();
+    drop(receivers);
+    let senders: Vec<_> = (0..)
+        .zip(channels)
+        .map(|(number, (sender, _))| {
+            std::thread::spawn(move || (0..2000).for_each(|n| sender.send(number * 2000 + n).unwrap()))
+        })
+        .collect();
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    let mut all: Vec<u64> = takers.into_iter().flat_map(|taker| taker.join().unwrap()).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..6000).collect::<Vec<_>>());
+    assert_no_backstop();
+}
+
+#[test]
+fn b15_a_rendezvous_can_be_selected_from_both_sides() {
+    let _watchdog = watchdog(LONG);
+    let (sender, receiver) = channel::<u64>(0).unwrap();
+    let mut select = Select::new();
+    select.end(&sender);
+    assert!(select.ready_timeout(SHORT).unwrap_err().is_timeout(), "nobody waits for a message");
+    let taker = std::thread::spawn(move || (0..10).map(|_| receiver.recv().unwrap()).collect::<Vec<_>>());
+    for number in 0..10 {
+        select! { send(sender, number) -> result => result.unwrap() }
+    }
+    assert_eq!(taker.join().unwrap(), (0..10).collect::<Vec<_>>());
+    assert_no_backstop();
+}
