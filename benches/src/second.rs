@@ -108,6 +108,15 @@ impl Job {
         stdin().lock().read_line(&mut line)?;
         if line == "go\n" { Ok(()) } else { Err("the first process is gone".into()) }
     }
+
+    /// Waits until the first process has what it wants of all others, for a process in whose memory messages lie.
+    ///
+    /// # Errors
+    /// When standard input cannot be read.
+    pub fn wait_end(&self) -> Outcome<()> {
+        stdin().lock().read_line(&mut String::new())?;
+        Ok(())
+    }
 }
 
 /// How often to look when the other side has a CPU of its own.
@@ -233,22 +242,24 @@ pub fn check(right: u32, total: u32) -> Outcome<()> {
     if right == total { Ok(()) } else { Err(format!("{right} of {total} messages were right").into()) }
 }
 
-/// Runs processes together: waits until all are ready, lets them begin, and gives the time until the last has told what it found. Checks
-/// that the marks of the messages that came are those of `expected`.
+/// Runs processes together: waits until all are ready, lets them begin, and gives the time until the last consumer has told what it
+/// found. Checks that the marks of the messages that came are those of `expected`.
 ///
 /// # Errors
 /// When one fails, or a message is wrong.
-pub fn together(mut all: Vec<Second>, expected: u64) -> Outcome<Duration> {
-    all.iter_mut().try_for_each(Second::ready)?;
+pub fn together(mut consumers: Vec<Second>, mut producers: Vec<Second>, expected: u64) -> Outcome<Duration> {
+    consumers.iter_mut().chain(&mut producers).try_for_each(Second::ready)?;
     let start = Instant::now();
-    all.iter_mut().try_for_each(Second::go)?;
+    consumers.iter_mut().chain(&mut producers).try_for_each(Second::go)?;
     let mut marks = 0_u64;
-    let mut time = Duration::ZERO;
-    for one in all {
-        let found = one.join()?;
-        // Those that end early are read early or late; what counts is the last one.
-        time = start.elapsed();
-        marks = marks.wrapping_add(found.marks);
+    for one in consumers {
+        marks = marks.wrapping_add(one.join()?.marks);
+    }
+    let time = start.elapsed();
+    for mut one in producers {
+        // See `Job::wait_end`.
+        one.child.stdin = None;
+        one.join()?;
     }
     if marks == expected { Ok(time) } else { Err("some messages came twice and others not at all".into()) }
 }

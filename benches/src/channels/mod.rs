@@ -15,11 +15,18 @@
 //! `contest` has what they share, `typed` the message with strings and vectors.
 
 pub mod contest;
+pub mod crossbeam;
+pub mod iceoryx;
+pub mod ipc_channel;
+pub mod ipmpsc;
 mod memory;
 pub mod ours;
+pub mod pipe;
+pub mod python;
 pub mod raw_flag;
 pub mod raw_mpmc;
 pub mod raw_ring;
+pub mod shmem_ipc;
 pub mod typed;
 
 mod list;
@@ -39,6 +46,11 @@ pub fn roles() -> impl Iterator<Item = Role> {
         raw_ring::ROLES,
         raw_mpmc::ROLES,
         ours::ROLES,
+        iceoryx::ROLES,
+        ipc_channel::ROLES,
+        shmem_ipc::ROLES,
+        ipmpsc::ROLES,
+        pipe::ROLES,
     ];
     all.into_iter().flatten().copied()
 }

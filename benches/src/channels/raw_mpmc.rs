@@ -174,7 +174,7 @@ pub fn many<const CONSUMERS: u32>(plan: &Plan) -> Outcome<Duration> {
     let job = |role: &str| Job { spins: 0, ..Job::new(role, 64, plan, &pinned) };
     let [sent, received] = shares(plan, CONSUMERS);
     let start = |job| Second::start(job, &[memory.descriptor()]);
-    let mut all = start_all(&job("raw_mpmc/consume"), CONSUMERS, received, start)?;
-    all.extend(start_all(&job("raw_mpmc/produce"), PRODUCERS, sent, start)?);
-    together(all, expected_marks(PRODUCERS, sent))
+    let consumers = start_all(&job("raw_mpmc/consume"), CONSUMERS, received, start)?;
+    let producers = start_all(&job("raw_mpmc/produce"), PRODUCERS, sent, start)?;
+    together(consumers, producers, expected_marks(PRODUCERS, sent))
 }
