@@ -117,7 +117,9 @@ impl Contestant {
     fn run(&self, plan: &Plan, unit: Unit) -> Outcome<Took> {
         let (plan, timed) = (&self.part(plan), |wall, plan: &Plan| unit.figure(wall, plan.count));
         Ok(match self.run {
-            Run::Time(run) => Took { figure: timed(run(plan)?, plan), operations: plan.total(), single: vec![] },
+            Run::Time(run) => {
+                Took { figure: timed(run(plan)?, plan), operations: plan.total(), single: vec![] }
+            }
             Run::Amount(run) => Took { figure: run(plan)?, operations: plan.total(), single: vec![] },
             Run::Trips(run) => {
                 let Trips { wall, mut single } = run(plan)?;

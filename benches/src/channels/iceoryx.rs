@@ -95,9 +95,18 @@ fn subscriber<const SIZE: usize>(service: &Service<SIZE>) -> Outcome<Taking<SIZE
     Ok(service.subscriber_builder().create()?)
 }
 
+fn try_send<const SIZE: usize>(publisher: &Sending<SIZE>, message: &[u8; SIZE]) -> Outcome<usize> {
+    Ok(publisher.loan_uninit()?.write_payload(*message).send()?)
+}
+
 fn send<const SIZE: usize>(publisher: &Sending<SIZE>, message: &[u8; SIZE]) -> Outcome<()> {
-    publisher.loan_uninit()?.write_payload(*message).send()?;
-    Ok(())
+    // A subscriber that has not yet seen this publisher takes as many as the buffer holds; those behind would be lost.
+    let mut receivers = Ok(0);
+    wait_until(0, || {
+        receivers = try_send(publisher, message);
+        !matches!(receivers, Ok(0))
+    })?;
+    receivers.map(drop)
 }
 
 /// Lets `look` read the next sample in place.
@@ -199,9 +208,7 @@ fn beside<const SIZE: usize>(
 /// # Errors
 /// As [`roundtrip`].
 pub fn throughput<const SIZE: usize>(plan: &Plan) -> Outcome<Duration> {
-    beside::<SIZE>(plan, "iceoryx/consume", |outbox| {
-        produce(plan.total(), |message| send(outbox, message))
-    })
+    beside::<SIZE>(plan, "iceoryx/consume", |outbox| produce(plan.total(), |message| send(outbox, message)))
 }
 
 /// Bytes of a loan.

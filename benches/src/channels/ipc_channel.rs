@@ -13,9 +13,7 @@ use crate::machine::Pinned;
 use crate::measure::Plan;
 use crate::payload;
 use crate::second::{Found, Job, Second, check, together};
-use ipc_channel::ipc::{
-    self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcReceiver, IpcSender,
-};
+use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::rc::Rc;
 use std::time::Duration;

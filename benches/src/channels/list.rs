@@ -1,6 +1,9 @@
 //! The measurements of channels, with their limits, peers and goals.
 
-use super::{crossbeam, iceoryx, ipc_channel, ipmpsc, ours, pipe, python, raw_flag, raw_mpmc, raw_ring, shmem_ipc, typed};
+use super::{
+    crossbeam, iceoryx, ipc_channel, ipmpsc, ours, pipe, python, raw_flag, raw_mpmc, raw_ring, shmem_ipc,
+    typed,
+};
 use crate::Outcome;
 use crate::measure::{Contestant, Measurement, Plan, Unit};
 use std::time::Duration;
@@ -17,7 +20,8 @@ fn plan(quick: bool, count: u32) -> Plan {
 /// All of them.
 #[must_use]
 pub fn measurements(quick: bool) -> Vec<Measurement> {
-    let groups = [round_trips(quick), small(quick), many(quick), large(quick), of_records(quick), idle(quick)];
+    let groups =
+        [round_trips(quick), small(quick), many(quick), large(quick), of_records(quick), idle(quick)];
     groups.into_iter().flatten().collect()
 }
 
@@ -145,7 +149,9 @@ fn many(quick: bool) -> Vec<Measurement> {
                     Contestant::new("pipe", pipe::many::<1>).at_least(2.0).one_in(10),
                     Contestant::new("crossbeam", crossbeam::many::<1>).at_least(1.0),
                 ],
-                python::if_here([Contestant::new("Python Queue", python::many::<1>).at_least(2.0).one_in(100)]),
+                python::if_here([Contestant::new("Python Queue", python::many::<1>)
+                    .at_least(2.0)
+                    .one_in(100)]),
             ),
         },
         Measurement {
@@ -159,7 +165,9 @@ fn many(quick: bool) -> Vec<Measurement> {
                     Contestant::new("pipe", pipe::many::<4>).at_least(2.0).one_in(10),
                     Contestant::new("crossbeam", crossbeam::many::<4>).at_least(1.0),
                 ],
-                python::if_here([Contestant::new("Python Queue", python::many::<4>).at_least(2.0).one_in(100)]),
+                python::if_here([Contestant::new("Python Queue", python::many::<4>)
+                    .at_least(2.0)
+                    .one_in(100)]),
             ),
         },
     ]

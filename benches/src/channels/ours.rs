@@ -376,9 +376,8 @@ pub fn many<const CONSUMERS: u32>(plan: &Plan) -> Outcome<Duration> {
     let [sent, received] = shares(plan, CONSUMERS);
     // The first stays where this process is pinned; who waits for the end takes no time from it.
     let cpu = |number: u32| if number.is_multiple_of(2) { None } else { pinned.second() };
-    let consumer = |number| {
-        Process::spawn(consume_one, (number, inbox.clone(), received, meet.clone(), cpu(number)))
-    };
+    let consumer =
+        |number| Process::spawn(consume_one, (number, inbox.clone(), received, meet.clone(), cpu(number)));
     let producer =
         |number| Process::spawn(produce_one, (number, outbox.clone(), sent, meet.clone(), cpu(number)));
     let consumers = (0..CONSUMERS).map(consumer).collect::<Result<Vec<_>, _>>()?;

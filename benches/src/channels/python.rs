@@ -19,7 +19,13 @@ pub fn if_here<const COUNT: usize>(contestants: [Contestant; COUNT]) -> Vec<Cont
 }
 
 /// Runs the script; gives all times that it prints.
-fn run(kind: &str, size: u32, plan: &Plan, single: u32, [producers, consumers]: [u32; 2]) -> Outcome<Vec<Duration>> {
+fn run(
+    kind: &str,
+    size: u32,
+    plan: &Plan,
+    single: u32,
+    [producers, consumers]: [u32; 2],
+) -> Outcome<Vec<Duration>> {
     let pinned = Pinned::to_first()?;
     let cpus = [Some(pinned.first()), pinned.second()].into_iter().flatten();
     let numbers = [size, plan.warm_up, plan.count, single, producers, consumers];

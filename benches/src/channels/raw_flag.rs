@@ -104,8 +104,7 @@ fn echo_of<const SIZE: usize>(job: &Job) -> Outcome<Found> {
     let memory = Memory::of(job)?;
     let (mut inbox, mut outbox) = (Mailbox::<SIZE>::new(&memory, 0)?, Mailbox::<SIZE>::new(&memory, 1)?);
     job.meet()?;
-    let receive =
-        |sequence| inbox.take(job.spins, |message| payload::is_marked::<SIZE>(message, sequence));
+    let receive = |sequence| inbox.take(job.spins, |message| payload::is_marked::<SIZE>(message, sequence));
     pong(job.total, receive, |message| outbox.put(message))
 }
 

@@ -126,7 +126,10 @@ pub fn encode_and_validate(plan: &Plan) -> Outcome<Duration> {
 ///
 /// # Errors
 /// Those of `send_and_receive`.
-pub fn in_process(plan: &Plan, mut send_and_receive: impl FnMut(&Record) -> Outcome<bool>) -> Outcome<Duration> {
+pub fn in_process(
+    plan: &Plan,
+    mut send_and_receive: impl FnMut(&Record) -> Outcome<bool>,
+) -> Outcome<Duration> {
     each(plan, |record| if send_and_receive(record)? { Ok(()) } else { Err("a wrong message".into()) })
 }
 
