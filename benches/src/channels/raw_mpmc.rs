@@ -66,7 +66,6 @@ impl<'a> Queue<'a> {
     #[inline]
     fn room(&self, at: u64) -> (&'a Stamped, u64) {
         let place = at % SLOTS;
-        #[expect(clippy::cast_possible_truncation, reason = "less than SLOTS")]
         let room = &self.rooms[place as usize];
         (room, place)
     }
@@ -155,7 +154,7 @@ fn memory() -> Outcome<Memory> {
 pub fn one_to_one(plan: &Plan) -> Outcome<Duration> {
     let pinned = Pinned::to_first()?;
     let memory = memory()?;
-    let job = Job::new("raw_mpmc/consume_all", 64, plan, &pinned);
+    let job = Job { spins: 0, ..Job::new("raw_mpmc/consume_all", 64, plan, &pinned) };
     let queue = Queue::new(&memory, job.spins)?;
     let mut second = Second::start(job, &[memory.descriptor()])?;
     second.meet()?;
