@@ -108,11 +108,15 @@ pub fn is_marked<const SIZE: usize>(bytes: &[u8], sequence: u64) -> bool {
 
 /// Whether `bytes` is some message, whole.
 #[must_use]
+#[inline]
 pub fn is_whole(bytes: &Payload) -> bool {
-    let words =
-        bytes.chunks_exact(8).map(|part| part.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)));
-    let first = u64::from_ne_bytes(bytes.first_chunk().copied().unwrap_or_default());
-    cfg!(target_endian = "big") || (0..).zip(words).all(|(place, word)| word == first.wrapping_add(place))
+    let (words, _) = bytes.as_chunks();
+    let [first, others @ ..] = words else { return false };
+    let first = u64::from_ne_bytes(*first);
+    (1..)
+        .zip(others)
+        .fold(0, |wrong, (place, word)| wrong | (u64::from_ne_bytes(*word) ^ first.wrapping_add(place)))
+        == 0
 }
 
 /// The trivial task of the pool: the square, modulo 2^64.

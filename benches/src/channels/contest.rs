@@ -73,9 +73,10 @@ pub(super) fn consume(
 /// How many producers there are where they are many.
 pub(super) const PRODUCERS: u32 = 4;
 
-/// How many messages each producer sends, and each of `consumers` receives: shares of [`Plan::count`], which both divide.
+/// How many messages each producer sends, and each of `consumers`, a divisor of [`PRODUCERS`], receives: shares of [`Plan::count`].
 pub(super) fn shares(plan: &Plan, consumers: u32) -> [u32; 2] {
-    [plan.count / PRODUCERS, plan.count / consumers]
+    let sent = plan.count / PRODUCERS;
+    [sent, sent * (PRODUCERS / consumers)]
 }
 
 /// One of several producers: sends its share. All of it counts as right, what came the consumers tell.
@@ -170,6 +171,14 @@ pub(super) fn pong_rested(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_all_receive_is_what_all_send() {
+        for (count, consumers) in [(80, 1), (80, 4), (83, 1), (83, 4)] {
+            let [sent, received] = shares(&Plan { rounds: 1, warm_up: 0, count }, consumers);
+            assert_eq!(sent * PRODUCERS, received * consumers);
+        }
+    }
 
     #[test]
     fn an_answer_is_checked_whole() {

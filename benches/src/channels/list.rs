@@ -8,7 +8,7 @@ use crate::Outcome;
 use crate::measure::{Contestant, Measurement, Plan, Unit};
 use std::time::Duration;
 
-/// The plan for about `count` operations; `count` is divisible by 80, so that shares and parts are.
+/// The plan for `count` operations, or a fifth of them.
 fn plan(quick: bool, count: u32) -> Plan {
     Plan {
         rounds: if quick { 3 } else { 7 },
