@@ -336,7 +336,7 @@ mod tests {
             ours: Contestant::trips("ours", trips),
             peers: vec![],
         };
-        let single: Vec<f64> = measurement.run()?[0].single.iter().map(Figures::median).collect();
+        let single: Vec<f64> = measurement.run()?[0].single.iter().map(|one| one.median().round()).collect();
         assert_eq!(single, [499.0, 989.0, 998.0]);
         Ok(())
     }

@@ -31,7 +31,7 @@ impl Record {
             sequence: 0,
             name: "a record as programs send them".to_owned(),
             tags: ["measured", "in the same run", "checked", "one of many"].map(str::to_owned).to_vec(),
-            samples: (0..64).map(|number| f64::from(number) / 7.0).collect(),
+            samples: (0..80).map(|number| f64::from(number) / 7.0).collect(),
             places: (0..6).map(|number| (number, text(number))).collect(),
         }
     }
