@@ -7,15 +7,18 @@
 use std::error::Error;
 
 pub mod cells;
+pub mod channels;
+pub mod figures;
 pub mod idle;
+pub mod latency;
 pub mod locks;
 pub mod machine;
 pub mod measure;
 pub mod ours;
 pub mod payload;
 pub mod peers;
-pub mod raw;
 pub mod report;
+pub mod second;
 pub mod soak_queue;
 pub mod soak_sync;
 

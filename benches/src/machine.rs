@@ -26,6 +26,7 @@ fn only(cpu: usize) -> rustix::io::Result<()> {
 /// The calling thread stays on the first CPU until this is dropped; children start there.
 pub struct Pinned {
     before: CpuSet,
+    first: u32,
     second: Option<u32>,
 }
 
@@ -37,9 +38,16 @@ impl Pinned {
     pub fn to_first() -> Outcome<Self> {
         let before = sched_getaffinity(None)?;
         let mut allowed = (0..CpuSet::MAX_CPU).filter(|&cpu| before.is_set(cpu));
-        only(allowed.next().ok_or("no CPU to run on")?)?;
+        let first = allowed.next().ok_or("no CPU to run on")?;
+        only(first)?;
         let second = allowed.next();
-        Ok(Self { before, second: second.map(u32::try_from).transpose()? })
+        Ok(Self { before, first: first.try_into()?, second: second.map(u32::try_from).transpose()? })
+    }
+
+    /// The CPU that this thread is on.
+    #[must_use]
+    pub fn first(&self) -> u32 {
+        self.first
     }
 
     /// The CPU for the other process, if there is a second one; see [`move_to`].

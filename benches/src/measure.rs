@@ -1,5 +1,7 @@
 //! How a measurement runs: contestants in turn, several rounds, and the figures that come of it.
 
+use crate::figures::Figures;
+use crate::latency::{SHARES, Trips, percentile};
 use crate::machine::cpu_time;
 use crate::{Outcome, payload};
 use std::time::{Duration, Instant};
@@ -21,11 +23,40 @@ impl Plan {
     pub fn total(&self) -> u32 {
         self.warm_up + self.count
     }
+
+    /// Round trips that are timed one by one, behind the others.
+    #[must_use]
+    pub fn single(&self) -> u32 {
+        self.count / 4
+    }
+
+    /// All round trips of a repetition.
+    #[must_use]
+    pub fn trips(&self) -> u32 {
+        self.total() + self.single()
+    }
 }
 
-/// One repetition of one contestant: runs, checks what it got, and gives the time of
-/// [`Plan::count`] operations.
-pub type Run = fn(&Plan) -> Outcome<Duration>;
+/// One repetition of one contestant: runs and checks what it got.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// Gives the time of [`Plan::count`] operations.
+    Time(fn(&Plan) -> Outcome<Duration>),
+    /// Gives the time of [`Plan::count`] round trips, and single ones.
+    Trips(fn(&Plan) -> Outcome<Trips>),
+    /// Gives an amount for one operation, in the unit of the measurement.
+    Amount(fn(&Plan) -> Outcome<f64>),
+}
+
+/// What one repetition gave.
+struct Took {
+    /// In the unit of the measurement.
+    figure: f64,
+    /// Operations done in all.
+    operations: u32,
+    /// Single round trips, where they were timed.
+    single: Vec<Duration>,
+}
 
 /// Who takes part, and what makes it run.
 pub struct Contestant {
@@ -33,6 +64,70 @@ pub struct Contestant {
     pub name: &'static str,
     /// Its work.
     pub run: Run,
+    /// The goal for the ratio of ours to this one.
+    pub goal: Goal,
+    /// It does one in so many of the operations: for the slow ones.
+    pub one_in: u32,
+}
+
+impl Contestant {
+    /// One that does all operations, without a goal.
+    #[must_use]
+    pub const fn new(name: &'static str, run: fn(&Plan) -> Outcome<Duration>) -> Self {
+        Self { name, run: Run::Time(run), goal: Goal::None, one_in: 1 }
+    }
+
+    /// One that makes round trips, without a goal.
+    #[must_use]
+    pub const fn trips(name: &'static str, run: fn(&Plan) -> Outcome<Trips>) -> Self {
+        Self { name, run: Run::Trips(run), goal: Goal::None, one_in: 1 }
+    }
+
+    /// One that gives an amount, without a goal.
+    #[must_use]
+    pub const fn amount(name: &'static str, run: fn(&Plan) -> Outcome<f64>) -> Self {
+        Self { name, run: Run::Amount(run), goal: Goal::None, one_in: 1 }
+    }
+
+    /// The ratio of ours to this one shall be at most `limit`.
+    #[must_use]
+    pub const fn at_most(self, limit: f64) -> Self {
+        Self { goal: Goal::AtMost(limit), ..self }
+    }
+
+    /// The ratio of ours to this one shall be at least `limit`.
+    #[must_use]
+    pub const fn at_least(self, limit: f64) -> Self {
+        Self { goal: Goal::AtLeast(limit), ..self }
+    }
+
+    /// It does one in `one_in` of the operations.
+    #[must_use]
+    pub const fn one_in(self, one_in: u32) -> Self {
+        Self { one_in, ..self }
+    }
+
+    /// Its part of `plan`.
+    fn part(&self, plan: &Plan) -> Plan {
+        let part = |count: u32| count.div_ceil(self.one_in);
+        Plan { warm_up: part(plan.warm_up), count: part(plan.count), ..*plan }
+    }
+
+    /// Runs it once.
+    fn run(&self, plan: &Plan, unit: Unit) -> Outcome<Took> {
+        let (plan, timed) = (&self.part(plan), |wall, plan: &Plan| unit.figure(wall, plan.count));
+        Ok(match self.run {
+            Run::Time(run) => {
+                Took { figure: timed(run(plan)?, plan), operations: plan.total(), single: vec![] }
+            }
+            Run::Amount(run) => Took { figure: run(plan)?, operations: plan.total(), single: vec![] },
+            Run::Trips(run) => {
+                let Trips { wall, mut single } = run(plan)?;
+                single.sort_unstable();
+                Took { figure: timed(wall, plan), operations: plan.trips(), single }
+            }
+        })
+    }
 }
 
 /// What the figures of a measurement count.
@@ -44,6 +139,10 @@ pub enum Unit {
     Microseconds,
     /// Million operations in a second.
     MillionsPerSecond,
+    /// Thousand operations in a second.
+    ThousandsPerSecond,
+    /// Bytes for one operation.
+    Bytes,
 }
 
 impl Unit {
@@ -54,10 +153,12 @@ impl Unit {
             Self::Nanoseconds => "ns",
             Self::Microseconds => "us",
             Self::MillionsPerSecond => "M/s",
+            Self::ThousandsPerSecond => "k/s",
+            Self::Bytes => "bytes",
         }
     }
 
-    /// `count` operations that took `time`, in this unit.
+    /// `count` operations that took `time`, in this unit; not a number for bytes.
     #[must_use]
     pub fn figure(self, time: Duration, count: u32) -> f64 {
         let one = time.as_secs_f64() / f64::from(count);
@@ -65,12 +166,14 @@ impl Unit {
             Self::Nanoseconds => one * 1e9,
             Self::Microseconds => one * 1e6,
             Self::MillionsPerSecond => 1e-6 / one,
+            Self::ThousandsPerSecond => 1e-3 / one,
+            Self::Bytes => f64::NAN,
         }
     }
 }
 
 /// What the ratio "ours / peer" shall be.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Goal {
     /// No larger than this.
     AtMost(f64),
@@ -110,65 +213,22 @@ pub struct Measurement {
     pub unit: Unit,
     /// How much work.
     pub plan: Plan,
-    /// The goal for the ratio to the first of `peers`.
-    pub goal: Goal,
     /// This library.
     pub ours: Contestant,
-    /// The limits and peers; never empty.
-    pub peers: &'static [Contestant],
-}
-
-/// The repetitions of a figure.
-pub struct Figures(pub Vec<f64>);
-
-impl Figures {
-    /// In ascending order.
-    fn sorted(&self) -> Vec<f64> {
-        let mut all = self.0.clone();
-        all.sort_by(f64::total_cmp);
-        all
-    }
-
-    /// The middle one, or the mean of the two middle ones.
-    #[must_use]
-    pub fn median(&self) -> f64 {
-        let all = self.sorted();
-        let upper = all.get(all.len() / 2).copied().unwrap_or(f64::NAN);
-        let lower = all.get(all.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN);
-        f64::midpoint(lower, upper)
-    }
-
-    /// The smallest.
-    #[must_use]
-    pub fn min(&self) -> f64 {
-        self.sorted().first().copied().unwrap_or(f64::NAN)
-    }
-
-    /// The largest.
-    #[must_use]
-    pub fn max(&self) -> f64 {
-        self.sorted().last().copied().unwrap_or(f64::NAN)
-    }
-
-    /// Whether the largest is over twice the smallest: then the median says little.
-    #[must_use]
-    pub fn unstable(&self) -> bool {
-        self.max() > 2.0 * self.min()
-    }
-
-    /// Each of these divided by the one of the same round in `other`.
-    #[must_use]
-    pub fn over(&self, other: &Self) -> Self {
-        Self(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours / theirs).collect())
-    }
+    /// The limits and peers, each with the goal for the ratio to it.
+    pub peers: Vec<Contestant>,
 }
 
 /// What one contestant did.
 pub struct Score {
     /// The contestant's name.
     pub name: &'static str,
-    /// Wall time figures, in the unit of the measurement.
+    /// The goal for the ratio of ours to it.
+    pub goal: Goal,
+    /// Wall time figures, or amounts, in the unit of the measurement.
     pub wall: Figures,
+    /// Where round trips were timed one by one: microseconds within which each of [`SHARES`] of them came back.
+    pub single: [Figures; 3],
     /// CPU microseconds for one operation, of this process and the children it waited for. Starting
     /// them and the warm-up are part of it.
     pub cpu: Figures,
@@ -181,18 +241,26 @@ impl Measurement {
     /// # Errors
     /// When a contestant fails, or got wrong data.
     pub fn run(&self) -> Outcome<Vec<Score>> {
-        let all: Vec<&Contestant> = std::iter::once(&self.ours).chain(self.peers).collect();
-        let empty = |one: &&Contestant| Score { name: one.name, wall: Figures(vec![]), cpu: Figures(vec![]) };
+        let all: Vec<&Contestant> = std::iter::once(&self.ours).chain(&self.peers).collect();
+        let none = || Figures(vec![]);
+        let empty = |one: &&Contestant| {
+            let single = [none(), none(), none()];
+            Score { name: one.name, goal: one.goal, wall: none(), single, cpu: none() }
+        };
         let mut scores: Vec<Score> = all.iter().map(empty).collect();
         for round in 0..=self.plan.rounds {
             for (one, score) in all.iter().zip(&mut scores) {
                 let before = cpu_time()?;
                 let told = |error| format!("{}, {}: {error}", self.name, one.name);
-                let wall = (one.run)(&self.plan).map_err(told)?;
+                let took = one.run(&self.plan, self.unit).map_err(told)?;
                 let cpu = cpu_time()?.saturating_sub(before);
-                if round > 0 {
-                    score.wall.0.push(self.unit.figure(wall, self.plan.count));
-                    score.cpu.0.push(Unit::Microseconds.figure(cpu, self.plan.total()));
+                if round == 0 {
+                    continue;
+                }
+                score.wall.0.push(took.figure);
+                score.cpu.0.push(Unit::Microseconds.figure(cpu, took.operations));
+                for (share, figures) in SHARES.iter().zip(&mut score.single) {
+                    figures.0.extend(percentile(&took.single, *share).map(|time| time.as_secs_f64() * 1e6));
                 }
             }
         }
@@ -230,22 +298,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_of_odd_and_even_counts() {
-        let odd = Figures(vec![3.0, 1.0, 2.0]);
-        assert_eq!((odd.min(), odd.median(), odd.max()), (1.0, 2.0, 3.0));
-        let even = Figures(vec![4.0, 1.0, 2.0, 3.0]);
-        assert_eq!(even.median(), 2.5);
-        assert!(even.unstable());
-        assert!(!Figures(vec![1.0, 2.0]).unstable());
-        assert!(Figures(vec![]).median().is_nan());
-    }
-
-    #[test]
     fn ratios_are_taken_round_by_round() {
         let ratio = Figures(vec![2.0, 9.0]).over(&Figures(vec![1.0, 3.0]));
         assert_eq!(ratio.0, [2.0, 3.0]);
         assert_eq!(Goal::AtMost(1.5).met(1.5), Some(true));
         assert_eq!(Goal::AtLeast(0.5).met(0.4), Some(false));
+    }
+
+    #[test]
+    fn each_peer_has_a_goal_of_its_own() -> Outcome<()> {
+        let fixed = |name| Contestant::new(name, |plan| Ok(Duration::from_millis(1) * plan.count));
+        let measurement = Measurement {
+            name: "sample",
+            unit: Unit::Microseconds,
+            plan: Plan { rounds: 2, warm_up: 10, count: 100 },
+            ours: fixed("ours"),
+            peers: vec![fixed("limit").at_most(1.5), fixed("peer").at_least(2.0).one_in(7), fixed("other")],
+        };
+        let scores = measurement.run()?;
+        let goals: Vec<Goal> = scores.iter().map(|score| score.goal).collect();
+        assert_eq!(goals, [Goal::None, Goal::AtMost(1.5), Goal::AtLeast(2.0), Goal::None]);
+        // What does fewer operations gives the same figure for one.
+        assert!(scores.iter().all(|score| score.wall.0 == [1000.0, 1000.0]));
+        Ok(())
+    }
+
+    #[test]
+    fn single_trips_become_percentiles() -> Outcome<()> {
+        let trips = |plan: &Plan| {
+            let single = (0..plan.single()).map(|n| Duration::from_micros(n.into())).collect();
+            Ok(Trips { wall: Duration::from_secs(1), single })
+        };
+        let measurement = Measurement {
+            name: "sample",
+            unit: Unit::Nanoseconds,
+            plan: Plan { rounds: 1, warm_up: 0, count: 4000 },
+            ours: Contestant::trips("ours", trips),
+            peers: vec![],
+        };
+        let single: Vec<f64> = measurement.run()?[0].single.iter().map(|one| one.median().round()).collect();
+        assert_eq!(single, [499.0, 989.0, 998.0]);
+        Ok(())
     }
 
     #[test]

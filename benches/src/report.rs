@@ -1,12 +1,14 @@
 //! The report: a table for people, and a JSON record with every repetition.
 
-use crate::measure::{Figures, Goal, Measurement, Score};
+use crate::figures::Figures;
+use crate::latency::SHARES;
+use crate::measure::{Goal, Measurement, Score};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// The columns of the table.
 pub const HEAD: &str = "\
-measurement  unit  contestant        median       min       max   cpu us/op   ours/it   min   max";
+measurement             unit  contestant            median       min       max   cpu us/op   ours/it    min    max  goal";
 
 /// A figure with as many places as it deserves.
 fn number(value: f64) -> String {
@@ -19,12 +21,13 @@ fn number(value: f64) -> String {
     }
 }
 
-/// `met` or `missed`, or nothing without a goal.
-fn verdict(goal: Goal, ratio: f64) -> &'static str {
-    match goal.met(ratio) {
+/// `met`, `missed`, or `unstable`, which is not met either; nothing without a goal.
+fn verdict(goal: Goal, ratio: &Figures) -> &'static str {
+    match goal.met(ratio.median()) {
+        None => "",
+        Some(_) if ratio.unstable() => ": unstable",
         Some(true) => ": met",
         Some(false) => ": missed",
-        None => "",
     }
 }
 
@@ -32,12 +35,12 @@ fn verdict(goal: Goal, ratio: f64) -> &'static str {
 #[must_use]
 pub fn table(measurement: &Measurement, scores: &[Score]) -> String {
     let mut text = String::new();
-    let Some((ours, peers)) = scores.split_first() else { return text };
+    let Some(ours) = scores.first() else { return text };
     for score in scores {
         let wall = &score.wall;
         let _ = write!(
             text,
-            "{:<12} {:<5} {:<14} {:>9} {:>9} {:>9} {:>11}",
+            "{:<23} {:<5} {:<18} {:>9} {:>9} {:>9} {:>11}",
             measurement.name,
             measurement.unit.text(),
             score.name,
@@ -49,15 +52,18 @@ pub fn table(measurement: &Measurement, scores: &[Score]) -> String {
         if !std::ptr::eq(score, ours) {
             let ratio = ours.wall.over(wall);
             let (middle, low, high) = (ratio.median(), ratio.min(), ratio.max());
-            let unstable = if ratio.unstable() { "  unstable" } else { "" };
-            let _ = write!(text, " {:>9} {:>5.2} {:>5.2}{unstable}", number(middle), low, high);
+            let _ = write!(text, " {:>9} {:>6} {:>6}", number(middle), number(low), number(high));
+            if score.goal != Goal::None {
+                let _ = write!(text, "  {}{}", score.goal.text(score.name), verdict(score.goal, &ratio));
+            } else if ratio.unstable() {
+                text.push_str("  unstable");
+            }
+        }
+        let [.., late, _] = &score.single;
+        if !late.0.is_empty() {
+            let _ = write!(text, "  (p99 {} us)", number(late.median()));
         }
         text.push('\n');
-    }
-    if let Some(first) = peers.first() {
-        let ratio = ours.wall.over(&first.wall).median();
-        let goal = measurement.goal;
-        let _ = writeln!(text, "{:<12} goal: {}{}", "", goal.text(first.name), verdict(goal, ratio));
     }
     text
 }
@@ -67,29 +73,41 @@ fn figures(all: &Figures) -> Value {
     json!({ "median": all.median(), "min": all.min(), "max": all.max(), "all": all.0 })
 }
 
+/// `p50_us` for 500 thousandths, `p99.9_us` for 999.
+fn percentile_name(share: usize) -> String {
+    match share % 10 {
+        0 => format!("p{}_us", share / 10),
+        part => format!("p{}.{part}_us", share / 10),
+    }
+}
+
 /// The JSON record of one measurement. `scores` has ours first.
 #[must_use]
 pub fn record(measurement: &Measurement, scores: &[Score]) -> Value {
     let Some((ours, peers)) = scores.split_first() else { return Value::Null };
     let of = |score: &Score| {
-        json!({
+        let mut value = json!({
             "name": score.name,
             "wall": figures(&score.wall),
             "cpu_us_per_operation": figures(&score.cpu),
-        })
+        });
+        for (share, single) in SHARES.iter().zip(&score.single) {
+            if !single.0.is_empty() {
+                value[percentile_name(*share)] = figures(single);
+            }
+        }
+        value
     };
     let peers: Vec<Value> = peers
         .iter()
-        .enumerate()
-        .map(|(place, peer)| {
-            let ratio = ours.wall.over(&peer.wall);
-            let goal = if place == 0 { measurement.goal } else { Goal::None };
+        .map(|peer| {
+            let (ratio, goal) = (ours.wall.over(&peer.wall), peer.goal);
             let mut value = of(peer);
             value["ratio"] = figures(&ratio);
             value["cpu_ratio"] = figures(&ours.cpu.over(&peer.cpu));
             value["unstable"] = ratio.unstable().into();
             value["goal"] = goal.text(peer.name).into();
-            value["goal_met"] = goal.met(ratio.median()).into();
+            value["goal_met"] = goal.met(ratio.median()).map(|met| met && !ratio.unstable()).into();
             value
         })
         .collect();
@@ -111,42 +129,61 @@ mod tests {
     use crate::measure::{Contestant, Plan, Unit};
     use std::time::Duration;
 
-    const fn contestant(name: &'static str) -> Contestant {
-        Contestant { name, run: |_| Ok(Duration::from_millis(1)) }
+    fn sample() -> Measurement {
+        let contestant = |name| Contestant::new(name, |_| Ok(Duration::from_millis(1)));
+        Measurement {
+            name: "sample",
+            unit: Unit::Nanoseconds,
+            plan: Plan { rounds: 2, warm_up: 1, count: 10 },
+            ours: contestant("ours"),
+            peers: vec![contestant("limit").at_most(1.5), contestant("peer").at_most(0.6)],
+        }
     }
 
-    const SAMPLE: Measurement = Measurement {
-        name: "sample",
-        unit: Unit::Nanoseconds,
-        plan: Plan { rounds: 2, warm_up: 1, count: 10 },
-        goal: Goal::AtMost(1.5),
-        ours: contestant("ours"),
-        peers: &[contestant("limit")],
-    };
+    fn score(name: &'static str, goal: Goal, wall: [f64; 2], single: &[f64]) -> Score {
+        let single = [0.5, 1.0, 2.0].map(|times| Figures(single.iter().map(|one| one * times).collect()));
+        Score { name, goal, wall: Figures(wall.into()), single, cpu: Figures(vec![1.0; 2]) }
+    }
 
-    fn scores(ours: [f64; 2], limit: [f64; 2]) -> Vec<Score> {
-        let score =
-            |name, wall: [f64; 2]| Score { name, wall: Figures(wall.into()), cpu: Figures(vec![1.0; 2]) };
-        vec![score("ours", ours), score("limit", limit)]
+    fn scores(ours: [f64; 2], limit: [f64; 2], peer: [f64; 2]) -> Vec<Score> {
+        vec![
+            score("ours", Goal::None, ours, &[7.0, 7.0]),
+            score("limit", Goal::AtMost(1.5), limit, &[]),
+            score("peer", Goal::AtMost(0.6), peer, &[]),
+        ]
     }
 
     #[test]
-    fn a_met_goal_and_a_missed_one() {
-        assert!(table(&SAMPLE, &scores([3.0, 3.0], [2.0, 2.0])).contains("at most 1.5 x limit: met"));
-        assert!(table(&SAMPLE, &scores([4.0, 4.0], [2.0, 2.0])).contains("at most 1.5 x limit: missed"));
+    fn every_peer_has_its_verdict() {
+        let text = table(&sample(), &scores([3.0, 3.0], [2.0, 2.0], [4.0, 4.0]));
+        assert!(text.contains("at most 1.5 x limit: met"));
+        assert!(text.contains("at most 0.6 x peer: missed"));
     }
 
     #[test]
-    fn a_wide_spread_is_told() {
-        assert!(table(&SAMPLE, &scores([1.0, 2.5], [1.0, 1.0])).contains("unstable"));
-        assert!(!table(&SAMPLE, &scores([1.0, 1.5], [1.0, 1.0])).contains("unstable"));
+    fn an_unstable_ratio_holds_no_goal() {
+        let scores = scores([1.0, 2.5], [2.0, 2.0], [9.0, 9.0]);
+        assert!(table(&sample(), &scores).contains("at most 1.5 x limit: unstable"));
+        assert_eq!(record(&sample(), &scores)["peers"][0]["goal_met"], json!(false));
+    }
+
+    #[test]
+    fn late_trips_are_told() {
+        let scores = scores([3.0, 5.0], [2.0, 2.0], [2.0, 2.0]);
+        let lines = table(&sample(), &scores);
+        assert_eq!(lines.matches("(p99 7.000 us)").count(), 1);
+        let value = record(&sample(), &scores);
+        assert_eq!(value["ours"]["p50_us"]["median"], json!(3.5));
+        assert_eq!(value["ours"]["p99.9_us"]["median"], json!(14.0));
+        assert!(value["peers"][0]["p99_us"].is_null());
     }
 
     #[test]
     fn the_record_has_every_repetition() {
-        let value = record(&SAMPLE, &scores([3.0, 5.0], [2.0, 2.0]));
+        let value = record(&sample(), &scores([3.0, 5.0], [2.0, 2.0], [8.0, 8.0]));
         assert_eq!(value["ours"]["wall"]["all"], json!([3.0, 5.0]));
         assert_eq!(value["peers"][0]["ratio"]["median"], json!(2.0));
         assert_eq!(value["peers"][0]["goal_met"], json!(false));
+        assert_eq!(value["peers"][1]["goal_met"], json!(true));
     }
 }

@@ -31,6 +31,7 @@ cargo xtask <command>
      [--require ID,..]   run the tests of these promises; fails if one is missing or fails
      [--json FILE]       write the table as JSON too
   bench [ARGS]           the benchmarks, release build; ARGS: [--quick] [--only NAME] [--json FILE]
+                         without ARGS, its record goes to benches/record/
   soak NAME              a long kill run; its record goes to benches/record/
      [--minutes N]       how long, 10 if not given
      [--kills N] [--seed N]

@@ -12,7 +12,7 @@ use crate::run::{Call, Result, root};
 use crate::workspace::Workspace;
 
 /// Where records lie, from the root of the workspace.
-const RECORDS: &str = "benches/record";
+pub(crate) const RECORDS: &str = "benches/record";
 
 /// How long a run lasts if nobody says.
 const MINUTES: u64 = 10;
@@ -104,7 +104,7 @@ fn facts() -> Result<Value> {
 }
 
 /// What a command says, run at the root.
-fn said(words: &[&str]) -> Result<String> {
+pub(crate) fn said(words: &[&str]) -> Result<String> {
     let (program, args) = words.split_first().ok_or("no command")?;
     Call::new(program).at_root()?.args(args.iter().copied()).output().map(|text| text.trim().to_owned())
 }

@@ -5,19 +5,19 @@
 //! 1: a measurement failed or data was wrong; 2: wrong arguments.
 
 use lexopt::prelude::*;
-use mp_benches::measure::{Contestant, Goal, Measurement, Plan, Unit};
-use mp_benches::{Outcome, cells, idle, locks, machine, ours, peers, report};
+use mp_benches::measure::{Contestant, Measurement, Plan, Unit};
+use mp_benches::{Outcome, cells, channels, idle, locks, machine, ours, peers, report, second};
 use serde_json::json;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::{env, fs};
+use std::{env, fs, io};
 
 const USAGE: &str = "\
 Usage: bench [--quick] [--only NAME] [--json FILE]
 
   --quick      three short rounds instead of seven
-  --only NAME  roundtrip, throughput, spawn, pool_map, mutex, mutex_2, mutex_4, handover,
-               idle_event, idle_receive, latest_read, latest_write or latest_contended; may be given again
+  --only NAME  one of the measurements listed below; may be given again
   --json FILE  also write a record with every repetition";
 
 /// What the command line asks for.
@@ -50,8 +50,15 @@ impl Options {
     }
 }
 
-/// All measurements.
-fn measurements(quick: bool) -> [Measurement; 13] {
+/// All measurements, channels first.
+fn measurements(quick: bool) -> Vec<Measurement> {
+    let mut all = channels::measurements(quick);
+    all.extend(other_measurements(quick));
+    all
+}
+
+/// Those of anything but channels.
+fn other_measurements(quick: bool) -> [Measurement; 11] {
     let plan = |count: u32| Plan {
         rounds: if quick { 3 } else { 7 },
         count: if quick { count / 5 } else { count },
@@ -59,111 +66,84 @@ fn measurements(quick: bool) -> [Measurement; 13] {
     };
     [
         Measurement {
-            name: "roundtrip",
-            unit: Unit::Nanoseconds,
-            plan: plan(200_000),
-            goal: Goal::AtMost(1.5),
-            ours: Contestant { name: "multiproc", run: ours::roundtrip },
-            peers: &[Contestant { name: "raw flags", run: peers::raw_roundtrip }],
-        },
-        Measurement {
-            name: "throughput",
-            unit: Unit::MillionsPerSecond,
-            plan: plan(5_000_000),
-            goal: Goal::AtLeast(0.5),
-            ours: Contestant { name: "multiproc", run: ours::throughput },
-            peers: &[Contestant { name: "raw ring", run: peers::raw_throughput }],
-        },
-        Measurement {
             name: "spawn",
             unit: Unit::Microseconds,
             plan: plan(300),
-            goal: Goal::AtMost(1.1),
-            ours: Contestant { name: "multiproc", run: ours::spawn },
-            peers: &[Contestant { name: "std Command", run: peers::command }],
+            ours: Contestant::new("multiproc", ours::spawn),
+            peers: vec![Contestant::new("std Command", peers::command).at_most(1.1)],
         },
         Measurement {
             name: "pool_map",
             unit: Unit::MillionsPerSecond,
             plan: Plan { count: 1_000_000, ..plan(1_000_000) },
-            goal: Goal::None,
-            ours: Contestant { name: "multiproc", run: ours::pool_map },
-            peers: &[
-                Contestant { name: "rayon", run: peers::rayon_map },
-                Contestant { name: "plain loop", run: peers::plain_map },
+            ours: Contestant::new("multiproc", ours::pool_map),
+            peers: vec![
+                Contestant::new("rayon", peers::rayon_map),
+                Contestant::new("plain loop", peers::plain_map),
             ],
         },
         Measurement {
             name: "mutex",
             unit: Unit::Nanoseconds,
             plan: plan(10_000_000),
-            goal: Goal::AtMost(1.0),
-            ours: Contestant { name: "multiproc", run: locks::ours_alone },
-            peers: &[Contestant { name: "pthread robust", run: locks::peer_alone }],
+            ours: Contestant::new("multiproc", locks::ours_alone),
+            peers: vec![Contestant::new("pthread robust", locks::peer_alone).at_most(1.0)],
         },
         Measurement {
             name: "mutex_2",
             unit: Unit::MillionsPerSecond,
             plan: plan(4_000_000),
-            goal: Goal::AtLeast(1.0),
-            ours: Contestant { name: "multiproc", run: locks::ours_two },
-            peers: &[Contestant { name: "pthread robust", run: locks::peer_two }],
+            ours: Contestant::new("multiproc", locks::ours_two),
+            peers: vec![Contestant::new("pthread robust", locks::peer_two).at_least(1.0)],
         },
         Measurement {
             name: "mutex_4",
             unit: Unit::MillionsPerSecond,
             plan: plan(4_000_000),
-            goal: Goal::AtLeast(1.0),
-            ours: Contestant { name: "multiproc", run: locks::ours_four },
-            peers: &[Contestant { name: "pthread robust", run: locks::peer_four }],
+            ours: Contestant::new("multiproc", locks::ours_four),
+            peers: vec![Contestant::new("pthread robust", locks::peer_four).at_least(1.0)],
         },
         Measurement {
             name: "handover",
             unit: Unit::Microseconds,
             plan: Plan { warm_up: 0, ..plan(300) },
-            goal: Goal::AtMost(1.0),
-            ours: Contestant { name: "kill, p99", run: locks::handover },
-            peers: &[Contestant { name: "1 ms", run: locks::one_millisecond }],
+            ours: Contestant::new("kill, p99", locks::handover),
+            peers: vec![Contestant::new("1 ms", locks::one_millisecond).at_most(1.0)],
         },
         Measurement {
             name: "idle_event",
             unit: Unit::Microseconds,
             plan: Plan { rounds: 1, warm_up: 0, count: if quick { 10 } else { 60 } },
-            goal: Goal::AtMost(1.0),
-            ours: Contestant { name: "1000 waiters", run: idle::event },
-            peers: &[Contestant { name: "0.1 % of a CPU", run: idle::a_thousandth }],
+            ours: Contestant::new("1000 waiters", idle::event),
+            peers: vec![Contestant::new("0.1 % of a CPU", idle::a_thousandth).at_most(1.0)],
         },
         Measurement {
             name: "idle_receive",
             unit: Unit::Microseconds,
             plan: Plan { rounds: 1, warm_up: 0, count: if quick { 10 } else { 60 } },
-            goal: Goal::AtMost(1.0),
-            ours: Contestant { name: "1000 receivers", run: idle::receive },
-            peers: &[Contestant { name: "0.1 % of a CPU", run: idle::a_thousandth }],
+            ours: Contestant::new("1000 receivers", idle::receive),
+            peers: vec![Contestant::new("0.1 % of a CPU", idle::a_thousandth).at_most(1.0)],
         },
         Measurement {
             name: "latest_read",
             unit: Unit::Nanoseconds,
             plan: plan(5_000_000),
-            goal: Goal::AtMost(1.5),
-            ours: Contestant { name: "multiproc", run: ours::latest_read },
-            peers: &[Contestant { name: "mmap-sync", run: cells::mmap_sync_read }],
+            ours: Contestant::new("multiproc", ours::latest_read),
+            peers: vec![Contestant::new("mmap-sync", cells::mmap_sync_read).at_most(1.5)],
         },
         Measurement {
             name: "latest_write",
             unit: Unit::Nanoseconds,
             plan: plan(2_000_000),
-            goal: Goal::AtMost(0.5),
-            ours: Contestant { name: "multiproc", run: ours::latest_write },
-            peers: &[Contestant { name: "mmap-sync", run: cells::mmap_sync_write }],
+            ours: Contestant::new("multiproc", ours::latest_write),
+            peers: vec![Contestant::new("mmap-sync", cells::mmap_sync_write).at_most(0.5)],
         },
         Measurement {
             name: "latest_contended",
             unit: Unit::Nanoseconds,
             plan: plan(200_000),
-            goal: Goal::AtMost(4.0),
-            ours: Contestant { name: "multiproc", run: ours::latest_contended },
-            peers: &[Contestant { name: "cache line", run: cells::line_roundtrip }],
+            ours: Contestant::new("multiproc", ours::latest_contended),
+            peers: vec![Contestant::new("cache line", cells::line_roundtrip).at_most(4.0)],
         },
     ]
 }
@@ -176,6 +156,7 @@ fn run(options: &Options) -> Outcome<()> {
         if options.only.is_empty() || options.only.iter().any(|name| name == measurement.name) {
             let scores = measurement.run()?;
             print!("{}", report::table(&measurement, &scores));
+            io::stdout().flush()?;
             records.push(report::record(&measurement, &scores));
         }
     }
@@ -202,12 +183,13 @@ fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == peers::EXIT_NOW => return ExitCode::SUCCESS,
-        Some(first) if first == peers::RAW_PEER => return status(&peers::second_process(arguments)),
+        Some(first) if first == second::SECOND => return status(&second::run(arguments)),
         _ => {}
     }
     match Options::parse() {
         Ok(options) if options.help => {
-            println!("{USAGE}");
+            println!("{USAGE}\n\nMeasurements:");
+            measurements(true).iter().for_each(|one| println!("  {}", one.name));
             ExitCode::SUCCESS
         }
         Ok(options) => status(&run(&options)),
