@@ -7,7 +7,7 @@ use crate::ring::{Claim, Refused, Ring};
 use crate::slot::{ChannelKind, Cut, Here, View};
 use crate::source::{Side, Source};
 use mp_shm::block::Block;
-use mp_shm::codec::{Inline, Payload, decode_inline, encode};
+use mp_shm::codec::{Element, Inline, Payload, ROOT_BYTES, Room, decode_inline, encode};
 use mp_shm::error::SessionError;
 use mp_shm::handle::Kind;
 use mp_shm::participants::Me;
@@ -138,9 +138,10 @@ impl End {
         value: &T,
         patience: Patience,
     ) -> Result<(), SendFailure> {
+        let expected = self.expected.load(Ordering::Relaxed);
+        self.fetch_returned(expected, me);
         // User code runs here, before any slot is claimed.
-        let encoded = encode(self.view.session, value, self.expected.load(Ordering::Relaxed))
-            .map_err(SendFailure::Encode)?;
+        let encoded = encode(self.view.session, value, expected).map_err(SendFailure::Encode)?;
         if let Some(bytes) = encoded.inline()
             && bytes.len() <= self.view.inline_max()
         {
@@ -155,6 +156,20 @@ impl End {
         // Takes the attachments off again.
         drop(block.map(Payload::in_block));
         sent.map_err(refused_send)
+    }
+
+    /// Fetches a block that a receiver has left, if a message of about `size` bytes will need one, to where the next is allocated from.
+    pub(crate) fn fetch_returned(&self, size: usize, me: Me) {
+        if size > self.view.inline_max() {
+            drop(self.view.take_returned(size, me));
+        }
+    }
+
+    /// Room for a message that the caller builds.
+    pub(crate) fn room<E: Element>(&self, len: usize) -> Result<Room<E>, SessionError> {
+        let me = self.me()?;
+        self.fetch_returned(len.saturating_mul(size_of::<E>()).saturating_add(ROOT_BYTES), me);
+        Room::new(self.view.session, len)
     }
 
     /// Sends what is ready to be put into a slot.

@@ -13,6 +13,7 @@
 //! Limits: capacity 1 to 2^24; a process stopped (SIGSTOP) in the middle of an operation holds the channel up at its slot.
 
 pub mod lane;
+pub mod returns;
 pub mod ring;
 
 #[cfg(not(loom))]

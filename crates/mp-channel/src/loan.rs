@@ -50,7 +50,7 @@ impl<E: Element> Sender<Vec<E>> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn loan_slice(&self, len: usize) -> Result<Loan<'_, E>, SendFailure> {
-        let room = Room::new(self.end.session(), len).map_err(SendFailure::Session)?;
+        let room = self.end.room(len).map_err(SendFailure::Session)?;
         Ok(Loan { room, end: &self.end })
     }
 

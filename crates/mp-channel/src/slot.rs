@@ -8,12 +8,14 @@
 //! ```
 //!
 //! `info`, `block`, tag and message belong to whoever has claimed the slot. A slot that is EMPTY may name a spare block: the
-//! receiver of a large message leaves one it no longer needs, so that a steady stream touches no allocator.
+//! receiver of a large message leaves one it no longer needs, if there is no room for it in `returns`; so a steady stream touches no
+//! allocator.
 //!
 //! Death: what a slot names is its own; recovery keeps it there and only takes the attachments off messages that are lost.
 
 #![expect(unsafe_code, reason = "reading and writing messages in claimed slots")]
 
+use crate::returns::Returns;
 use crate::ring::{Control, Ring, Shape, Slots, World, first_word};
 use mp_shm::Session;
 use mp_shm::ShmSafe;
@@ -22,6 +24,7 @@ use mp_shm::codec::{INLINE_MAX, Payload};
 use mp_shm::death::Domain;
 use mp_shm::kinds::ObjectKind;
 use mp_shm::layout::BLOCK_HEADER_BYTES;
+use mp_shm::participants::Me;
 use mp_shm::session::Holders;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
@@ -43,6 +46,7 @@ pub(crate) struct Descriptor {
     rendezvous: AtomicU32,
     /// 1 once a message with handles was sent; see [`ChannelKind::is_its_own`].
     carries_handles: AtomicU32,
+    returns: Returns,
 }
 
 const SLOT_HEADER_BYTES: usize = 16;
@@ -108,6 +112,7 @@ impl View {
                 tag_bytes: AtomicU32::new(u32::try_from(cut.tag_bytes).ok()?),
                 rendezvous: AtomicU32::new(cut.rendezvous.into()),
                 carries_handles: AtomicU32::new(0),
+                returns: Returns::new(),
             })
         };
         let view = Self::open(block.session(), block.offset())?;
@@ -266,8 +271,32 @@ impl View {
         // SAFETY: the slot is claimed by this thread, and its message belongs to it; another name is written below.
         let block = unsafe { Block::take(self.session, me, self.named(index)?) }?;
         mp_sys::crash::point("slot.block_taken");
-        self.name(index, self.session.spare(me, block.capacity()));
+        // An earlier one, spent by now, goes back: to who sends next, or to who sends here next.
+        let spent = self.session.spare(me, block.capacity()).and_then(|spent| self.give_back(spent));
+        self.name(index, spent);
         Some(block)
+    }
+
+    /// Leaves a spent block to the senders; gives it back if there is no room.
+    fn give_back(&self, spent: Block) -> Option<Block> {
+        let number = u32::try_from(spent.offset() / BLOCK_HEADER_BYTES).ok()?;
+        if self.descriptor.returns.leave(number) {
+            let _ = spent.into_offset();
+            return None;
+        }
+        Some(spent)
+    }
+
+    /// Takes a block with room for `size` bytes, and not much more, that a receiver has left.
+    pub(crate) fn take_returned(&self, size: usize, me: Me) -> Option<Block> {
+        let offset = |number: u32| u64::from(number) * BLOCK_HEADER_BYTES;
+        let fits = |number| {
+            let capacity = self.session.payload_bytes(offset(number)).unwrap_or(0);
+            capacity >= size as u64 && capacity / 4 <= size as u64
+        };
+        // SAFETY: the block belongs to the word, and the word to this thread, until `take` clears it after this.
+        let stamp = |number| unsafe { Block::take(self.session, me.process, offset(number)) };
+        self.descriptor.returns.take(me.thread, fits, stamp)
     }
 
     /// Takes the message out of a slot that this thread has claimed for reading.
@@ -393,7 +422,8 @@ impl ObjectKind for ChannelKind {
 
     fn blocks(&self, session: Session, object: u64, visit: &mut dyn FnMut(u64)) {
         if let Some(view) = View::open(session, object) {
-            (0..view.shape().capacity()).filter_map(|index| view.named(index)).for_each(visit);
+            (0..view.shape().capacity()).filter_map(|index| view.named(index)).for_each(&mut *visit);
+            view.descriptor.returns.each(|number| visit(u64::from(number) * BLOCK_HEADER_BYTES));
         }
     }
 
@@ -405,6 +435,7 @@ impl ObjectKind for ChannelKind {
         abandoned: &mut dyn FnMut(u64),
     ) {
         let Some(view) = View::open(session, object) else { return };
+        view.descriptor.returns.sweep(dead);
         let here = Here { view: &view, thread: 0 };
         robust::with(|thread| {
             view.ring(&here, thread)

@@ -266,6 +266,11 @@ impl<T: Message> Sender<T> {
     }
 
     fn send_encoded(&mut self, value: &T, patience: Patience) -> Result<(), SendFailure> {
+        if self.end.expected > self.end.view.inline_max() {
+            let me = self.end.view.session.me().map_err(SendFailure::Session)?;
+            // To where the next block is allocated from.
+            drop(self.end.view.take_returned(self.end.expected, me));
+        }
         // User code runs here, before the slot is touched.
         let encoded = encode(self.end.view.session, value, self.end.expected).map_err(SendFailure::Encode)?;
         let (thread, process) = self.end.alone(patience)?;

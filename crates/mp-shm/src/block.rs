@@ -65,7 +65,8 @@ impl Stamp {
 
 /// Payload bytes of a class.
 pub(crate) fn class_bytes(class: usize) -> u64 {
-    256 << class
+    // A message of 2^n bytes usually has a few more: the root of its archive.
+    (256 << class) + BLOCK_HEADER_BYTES
 }
 
 fn class_of(size: u64) -> Option<usize> {

@@ -204,7 +204,7 @@ pub const SPANS: u64 = 6 << 20;
 pub const SPAN_BYTES: u64 = 256 << 10;
 /// Offset of the arena.
 pub const ARENA: u64 = 8 << 20;
-/// Size classes of small blocks: payloads of 256 B to 64 KiB, each twice the one before.
+/// Size classes of small blocks: payloads of 256 B to 64 KiB, each twice the one before, and 64 B more.
 pub const CLASSES: usize = 9;
 /// Bytes of a block's header.
 pub const BLOCK_HEADER_BYTES: u64 = 64;

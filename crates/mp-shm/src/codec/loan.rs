@@ -56,6 +56,9 @@ impl<E> fmt::Debug for Room<E> {
     }
 }
 
+/// Most bytes that the root of a loan takes behind its elements, padding included.
+pub const ROOT_BYTES: usize = size_of::<ArchivedVec<()>>() + align_of::<ArchivedVec<()>>();
+
 fn root_at<E>(len: usize) -> Option<usize> {
     let elements = len.checked_mul(size_of::<E>())?;
     elements.checked_next_multiple_of(align_of::<ArchivedVec<()>>())

@@ -23,7 +23,7 @@ pub use decode::{Decoder, Detach, INLINE_MAX, Inline, Payload, decode_inline};
 pub use encode::{Attach, Encoded, Encoder, encode};
 pub use error::{DecodeError, EncodeError};
 pub use handles::ArchivedHandle;
-pub use loan::{Element, Room};
+pub use loan::{Element, ROOT_BYTES, Room};
 
 use rkyv::api::high::HighValidator;
 use rkyv::bytecheck::CheckBytes;
