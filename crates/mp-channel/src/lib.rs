@@ -17,6 +17,8 @@ pub mod ring;
 #[cfg(not(loom))]
 mod channel;
 #[cfg(not(loom))]
+pub mod connection;
+#[cfg(not(loom))]
 pub mod dynamic;
 #[cfg(not(loom))]
 mod end;

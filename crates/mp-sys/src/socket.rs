@@ -100,6 +100,12 @@ impl Listener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Some((path, identity)) = &self.file
@@ -118,8 +124,12 @@ fn is_stale(path: &Path, address: &SocketAddr) -> bool {
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn peer(stream: &UnixStream) -> io::Result<Peer> {
-    let found = rustix::net::sockopt::socket_peercred(stream)?;
+/// Who is at the other end of a connected local socket.
+///
+/// # Errors
+/// What `getsockopt` says.
+pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
+    let found = rustix::net::sockopt::socket_peercred(socket)?;
     Ok(Peer { pid: found.pid.as_raw_pid().unsigned_abs(), user: found.uid.as_raw() })
 }
 
