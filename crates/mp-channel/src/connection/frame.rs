@@ -350,7 +350,7 @@ mod tests {
     fn a_length_that_lies_costs_no_memory() {
         let mut decoder = Decoder::new(u64::MAX);
         decoder.push(&mut Header::new(1 << 40).bytes()).unwrap();
-        assert_eq!(decoder.held_bytes(), 0);
+        assert!(decoder.held_bytes() <= STEP_BYTES);
         let mut sent = 0;
         while sent < 1 << 20 {
             decoder.push(&mut [0; 1000].as_slice()).unwrap();

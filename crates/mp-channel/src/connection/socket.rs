@@ -10,7 +10,7 @@ use mp_sys::deadline::Deadline;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 use std::io::{self, IoSlice, IoSliceMut};
@@ -206,19 +206,20 @@ impl Socket {
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut room);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let count = self.patiently(PollFlags::IN, patience, || {
-            let read =
-                rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(&mut *space)], &mut control, flags)?;
-            Ok(read.bytes)
+        let (count, returned) = self.patiently(PollFlags::IN, patience, || {
+            let mut parts = [IoSliceMut::new(&mut *space)];
+            let read = rustix::net::recvmsg(&self.fd, &mut parts, &mut control, flags)?;
+            Ok((read.bytes, read.flags))
         })?;
-        let mut descriptors = control.drain().filter_map(|message| match message {
+        let messages = control.drain().filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
             _ => None,
         });
-        let first = descriptors.by_ref().flatten().next();
-        // The room is for one, but padding may hold another.
-        let others = descriptors.flatten().count();
-        let is_announced = count == 1 && others == 0 && space.first() == Some(&ONE_DESCRIPTOR);
+        let mut descriptors = messages.flatten();
+        let first = descriptors.next();
+        // The room is for one, but padding may hold another; what does not fit the system has closed.
+        let is_alone = descriptors.count() == 0 && !returned.contains(ReturnFlags::CTRUNC);
+        let is_announced = count == 1 && is_alone && space.first() == Some(&ONE_DESCRIPTOR);
         Ok(Read { count, descriptor: first.filter(|_| is_announced) })
     }
 
