@@ -8,7 +8,7 @@ use std::io;
 /// The system vouches for it. The process may have ended since, and may have handed the connection to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its process id, as this process would see it.
+    /// Its process id; 0 if it is in a process namespace that this process does not see into.
     pub pid: u32,
     /// Its effective user id.
     pub uid: u32,
