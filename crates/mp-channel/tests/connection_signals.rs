@@ -10,6 +10,7 @@ use mp_testkit::proc::{self, Task};
 use mp_testkit::watchdog;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use rustix::process::{Pid, kill_process};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -220,4 +221,20 @@ fn b5_signals_at_any_instruction_lose_no_message() {
     storm(child.pid(), |_| !exchange.is_finished());
     exchange.join().unwrap();
     assert!(child.join().unwrap() > 0, "there were signals");
+}
+
+#[test]
+fn b5_an_other_end_that_is_gone_sends_no_signal() {
+    let _watchdog = watchdog(LONG);
+    let send = |(): ()| {
+        let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: no handler is installed; Rust's own choice was to ignore it.
+        unsafe { sigaction(Signal::SIGPIPE, &action) }.unwrap();
+        let (mut one, other) = Connection::pair().unwrap();
+        drop(other);
+        let sent = one.send_bytes(b"to nobody").is_err_and(|error| error.is_disconnected());
+        let handed = one.send_fd(std::io::stdin().as_fd()).is_err_and(|error| error.is_disconnected());
+        (sent, handed)
+    };
+    assert_eq!(Process::spawn(send, ()).unwrap().join().unwrap(), (true, true));
 }
