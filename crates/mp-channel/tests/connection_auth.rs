@@ -225,7 +225,7 @@ fn b6_a_frame_changed_on_its_way_leaves_nobody_deceived() {
     assert_eq!(lengths, [59, 40, 9, 59, 40, 9]);
     for (changed, &len) in lengths.iter().enumerate() {
         for at in 0..len {
-            for flip in 1..=255 {
+            for flip in [1, 2, 4, 8, 16, 32, 64, 128, 0xff] {
                 let results = talk(&auth, &auth, |number, frame| {
                     if number == changed {
                         frame[at] ^= flip;

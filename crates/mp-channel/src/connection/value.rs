@@ -3,7 +3,8 @@
 //! Both ends must be built with the same type and the same rkyv format; what arrives is checked to be *a* valid value of the type,
 //! not to have been meant as one.
 //!
-//! Limits: values nested deeper than 256 pointers are refused, so that no message can exhaust the stack.
+//! Limits: values nested deeper than 256 pointers are refused, so that no message can exhaust the stack. A sequence of
+//! values without bytes (`Vec<()>`) may claim 2^32 of them, which takes time to count: do not receive such types from strangers.
 
 use super::error::{RecvError, SendError};
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
