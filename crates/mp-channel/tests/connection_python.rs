@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_channel::connection::{
-    AcceptError, Address, Auth, ConnectError, Connection, HandshakeError, Listener, RecvError, Refusal,
+    AcceptError, Address, Auth, ConnectError, Connection, HandshakeError, Listener, Options, RecvError,
+    Refusal,
 };
 use mp_testkit::watchdog;
 use std::fmt::Write as _;
@@ -347,4 +348,22 @@ fn b24_descriptors_go_to_python_and_back() {
         reads.read_to_string(&mut text).unwrap();
         assert_eq!(text, "from Python and back");
     }
+}
+
+#[test]
+#[ignore = "takes 8 GiB of memory"]
+fn b24_a_message_above_two_gigabytes_goes_to_python_and_back() {
+    let _watchdog = watchdog(LONG);
+    let dir = tempfile::tempdir().unwrap();
+    let python = pythons()[0];
+    let [at, ..] = addresses(&dir);
+    let (address, program) = python_listens(python, &at, Some(KEY));
+    let options = Options::new(python.auth(KEY)).max_message_bytes(3 << 30);
+    let mut connection = Connection::connect(&address, options).unwrap();
+    let mut message = vec![0; (2 << 30) + 5];
+    message.iter_mut().step_by(4093).zip((0..=255).cycle()).for_each(|(byte, value)| *byte = value);
+    connection.send_bytes(&message).unwrap();
+    assert!(connection.recv_bytes().unwrap() == message);
+    drop(connection);
+    assert!(program.end().ends_with("end"));
 }
