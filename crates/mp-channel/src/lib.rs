@@ -7,6 +7,8 @@
 //! Guarantees: messages of one sender arrive in the order sent; nothing is lost or doubled but what a dead process held: a message
 //! that a receiver had claimed dies with it, one that a sender had not finished never existed.
 //!
+//! For programs that share no session, or are Python's: [`connection`].
+//!
 //! What it does not do yet: batches, single-producer channels, broadcast, zero-copy receive, pipes, `select`, async, untrusted
 //! peers, capacity 0.
 //!
@@ -20,6 +22,8 @@ pub mod ring;
 mod bells;
 #[cfg(not(loom))]
 mod channel;
+#[cfg(not(loom))]
+pub mod connection;
 #[cfg(not(loom))]
 pub mod dynamic;
 #[cfg(not(loom))]

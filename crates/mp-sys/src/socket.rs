@@ -10,6 +10,8 @@
 //! An address that begins with `@` is a name in the abstract namespace, which needs no file and is gone with the listener; any
 //! other is a path. A socket file that nobody listens at any more is replaced.
 
+#![expect(unsafe_code, reason = "asking who is at the other end")]
+
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -17,7 +19,7 @@ use rustix::net::{
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
@@ -31,7 +33,7 @@ use crate::file::{Identity, identity_at, locked};
 /// A process at the other end of a socket, as it was when it connected or began to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its process id.
+    /// Its process id; 0 if it is in a process namespace that this process does not see into.
     pub pid: u32,
     /// Its effective user id.
     pub user: u32,
@@ -100,6 +102,12 @@ impl Listener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Some((path, identity)) = &self.file
@@ -118,9 +126,23 @@ fn is_stale(path: &Path, address: &SocketAddr) -> bool {
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn peer(stream: &UnixStream) -> io::Result<Peer> {
-    let found = rustix::net::sockopt::socket_peercred(stream)?;
-    Ok(Peer { pid: found.pid.as_raw_pid().unsigned_abs(), user: found.uid.as_raw() })
+/// Who is at the other end of a connected local socket.
+///
+/// # Errors
+/// What `getsockopt` says.
+pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = libc::socklen_t::try_from(size_of_val(&found)).unwrap_or(0);
+    let fd = socket.as_fd().as_raw_fd();
+    // Not by rustix: a process id of 0, which stands for a process of another namespace, is none that its type can hold.
+    // SAFETY: the descriptor is open; the kernel writes at most `len` bytes, which is the size of `found`, and every value is valid there.
+    let result = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut found).cast(), &raw mut len)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Peer { pid: found.pid.unsigned_abs(), user: found.uid })
 }
 
 /// A connection over which one descriptor travels.
