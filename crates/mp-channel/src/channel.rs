@@ -167,6 +167,10 @@ impl<T: Message> Sender<T> {
 }
 
 impl<T> Sender<T> {
+    pub(crate) fn session(&self) -> Session {
+        self.end.session()
+    }
+
     /// This end, to wait for.
     pub(crate) fn source(&self) -> Source {
         self.end.source(Side::Sender)

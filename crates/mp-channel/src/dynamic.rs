@@ -71,6 +71,23 @@ impl DynSender {
         self.end.send(tag, value, Patience::None)
     }
 
+    pub(crate) fn send_patiently<T: Message>(
+        &self,
+        tag: Tag,
+        value: &T,
+        patience: Patience,
+    ) -> Result<(), SendFailure> {
+        self.end.send(tag, value, patience)
+    }
+
+    /// Sends a copy of `bytes`, which is a `Vec<u8>` at the other end.
+    pub(crate) fn send_slice(&self, tag: Tag, bytes: &[u8], patience: Patience) -> Result<(), SendFailure> {
+        let mut room = self.end.room(bytes.len()).map_err(SendFailure::Session)?;
+        room.elements_mut().copy_from_slice(bytes);
+        let mut block = Some(room.into_block());
+        self.end.send_block(tag, &mut block, patience)
+    }
+
     /// This end, to wait for.
     pub(crate) fn source(&self) -> Source {
         self.end.source(Side::Sender)
@@ -121,6 +138,10 @@ impl DynReceiver {
         self.receive(patience, Some(deaths))
     }
 
+    pub(crate) fn recv_patiently(&self, patience: Patience) -> Result<DynMessage, RecvError> {
+        self.receive(patience, None)
+    }
+
     fn receive(&self, patience: Patience, deaths: Option<u32>) -> Result<DynMessage, RecvError> {
         let (tag, payload) = self.end.receive(patience, deaths)?;
         Ok(DynMessage { tag, payload })
@@ -132,6 +153,11 @@ impl DynMessage {
     #[must_use]
     pub fn tag(&self) -> Tag {
         self.tag
+    }
+
+    /// The message as bytes, where they lie, if it is a `Vec<u8>`.
+    pub(crate) fn slice(&self) -> Result<&[u8], DecodeError> {
+        self.payload.archived::<Vec<u8>>().map(|bytes| bytes.as_slice())
     }
 
     /// Decodes the message, which must be of the type that the tag stands for.

@@ -33,13 +33,21 @@ pub mod error;
 #[cfg(not(loom))]
 mod futures;
 #[cfg(not(loom))]
+pub mod joinable;
+#[cfg(not(loom))]
 mod loan;
+#[cfg(not(loom))]
+pub mod oneshot;
+#[cfg(not(loom))]
+pub mod pipe;
 #[cfg(not(loom))]
 mod poller;
 #[cfg(not(loom))]
 mod reactor;
 #[cfg(not(loom))]
 mod received;
+#[cfg(not(loom))]
+pub mod request;
 #[cfg(not(loom))]
 pub mod select;
 #[cfg(not(loom))]

@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "a child finds the point at which it dies in its environment")]
 
-use mp_channel::{Receiver, Sender, channel, spsc};
+use mp_channel::{Receiver, Select, Sender, channel, joinable, spsc};
 use mp_shm::Session;
 use mp_spawn::Process;
 use std::collections::BTreeSet;
@@ -87,6 +87,11 @@ fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) ->
     let (_quiet, silent) = channel::<u64>(1).map_err(|error| error.to_string())?;
     // Nobody takes what is offered here.
     let (offers, _nobody) = channel::<Item>(0).map_err(|error| error.to_string())?;
+    // Where blocks come back while others are on their way.
+    let (bulk, bulk_out) = channel::<Vec<u64>>(4).map_err(|error| error.to_string())?;
+    let (tasks, tasks_out) = joinable::channel::<u64>(4).map_err(|error| error.to_string())?;
+    let mut select = Select::new();
+    select.end(&items_out);
     let (mut lane, mut lane_out) = spsc::channel::<Item>(2).map_err(|error| error.to_string())?;
     for round in 0..rounds {
         if round.is_multiple_of(100)
@@ -96,6 +101,18 @@ fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) ->
         }
         if round.is_multiple_of(50) && !offers.try_send(item(round)).is_err_and(|error| error.is_full()) {
             return Err("somebody took what was offered to nobody".to_owned());
+        }
+        if round.is_multiple_of(10) {
+            for _ in 0..3 {
+                bulk.try_send(vec![round; 400]).map_err(|error| error.to_string())?;
+            }
+            if bulk_out.try_iter().flatten().any(|word| word != round) {
+                return Err("other words came out of the bulk".to_owned());
+            }
+            tasks.try_send(round).map_err(|error| error.to_string())?;
+            tasks_out.try_recv().map_err(|error| error.to_string())?.done();
+            tasks.join().map_err(|error| error.to_string())?;
+            let _ready_or_not = select.ready_timeout(Duration::from_millis(1));
         }
         lane.try_send(item(round)).map_err(|error| error.to_string())?;
         if lane_out.try_recv().map_err(|error| error.to_string())?.0 != round {

@@ -31,6 +31,10 @@ impl Kind {
     pub const LATEST: Self = Self(36);
     /// What makes a part of an array somebody's own: see [`Part`](crate::parts::Part).
     pub const PART: Self = Self(37);
+    /// A count of tickets; role 0.
+    pub const TICKETS: Self = Self(40);
+    /// A ticket; role 1.
+    pub const TICKET: Self = Self(41);
     /// The writing end of a cell with the latest value; role 1.
     pub const LATEST_WRITER: Self = Self(48);
     /// A channel with one sender and one receiver.
@@ -53,6 +57,8 @@ impl Kind {
             Self::LANE_SENDER => Some((Self::LANE, 0)),
             Self::LANE_RECEIVER => Some((Self::LANE, 1)),
             Self::LATEST_WRITER => Some((Self::LATEST, 1)),
+            Self::TICKETS => Some((Self::TICKETS, 0)),
+            Self::TICKET => Some((Self::TICKETS, 1)),
             plain if plain.is_memory() => Some((plain, 0)),
             _ => None,
         }

@@ -106,6 +106,8 @@ pub mod sole;
 #[cfg(not(loom))]
 pub mod starts;
 #[cfg(not(loom))]
+pub mod tickets;
+#[cfg(not(loom))]
 pub mod value;
 #[cfg(not(loom))]
 mod words;

@@ -42,6 +42,12 @@ pub trait Attach: Fallible {
     /// If the handle is of another session than the message.
     fn attach(&mut self, reference: &Reference) -> Result<u32, Self::Error>;
 
+    /// Attaches another end of the object that `reference` refers to; returns its index in the message.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    fn attach_end(&mut self, reference: &Reference, end: Kind) -> Result<u32, Self::Error>;
+
     /// The session that the message is for.
     fn session(&self) -> Session;
 }
@@ -225,7 +231,11 @@ impl Sharing for Encoder {
 
 impl Attach for Encoder {
     fn attach(&mut self, reference: &Reference) -> Result<u32, rancor::Error> {
-        let handle = reference.handle();
+        self.attach_end(reference, Kind(reference.handle().kind))
+    }
+
+    fn attach_end(&mut self, reference: &Reference, end: Kind) -> Result<u32, rancor::Error> {
+        let handle = Handle { kind: end.0, ..reference.handle() };
         if handle.session != self.session.number() {
             let error = HandleError::OtherSession { handle: handle.session, message: self.session.number() };
             return Err(self.fail(EncodeError::Handle(error)));

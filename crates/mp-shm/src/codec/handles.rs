@@ -14,6 +14,85 @@ pub struct ArchivedHandle {
     pub index: u32_le,
 }
 
+/// Two handles of one value in a message.
+#[derive(Clone, Copy, Debug, rkyv::Portable, rkyv::bytecheck::CheckBytes)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct ArchivedPair {
+    /// The first.
+    pub first: ArchivedHandle,
+    /// The second.
+    pub second: ArchivedHandle,
+}
+
+/// Makes a type that covers another one with a handle, or a pair of them, a message. For the crates of this library.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! message_of_parts {
+    ([$($param:ident: $bound:path),*] $of:ty, $make:path, $field:tt: ($first:ty, $second:ty)) => {
+        impl<$($param: $bound),*> $crate::rkyv::Archive for $of {
+            type Archived = $crate::codec::ArchivedPair;
+            type Resolver = (u32, u32);
+
+            fn resolve(&self, (first, second): (u32, u32), out: $crate::rkyv::Place<Self::Archived>) {
+                $crate::rkyv::munge::munge!(let $crate::codec::ArchivedPair { first: one, second: two } = out);
+                $crate::rkyv::Archive::resolve(&self.$field.0, first, one);
+                $crate::rkyv::Archive::resolve(&self.$field.1, second, two);
+            }
+        }
+
+        impl<$($param: $bound,)* S> $crate::rkyv::Serialize<S> for $of
+        where
+            S: $crate::codec::Attach + ?Sized,
+        {
+            fn serialize(&self, serializer: &mut S) -> Result<(u32, u32), S::Error> {
+                let first = $crate::rkyv::Serialize::serialize(&self.$field.0, serializer)?;
+                Ok((first, $crate::rkyv::Serialize::serialize(&self.$field.1, serializer)?))
+            }
+        }
+
+        impl<$($param: $bound,)* D> $crate::rkyv::Deserialize<$of, D> for $crate::codec::ArchivedPair
+        where
+            D: $crate::codec::Detach + ?Sized,
+        {
+            fn deserialize(&self, deserializer: &mut D) -> Result<$of, D::Error> {
+                let first: $first = $crate::rkyv::Deserialize::deserialize(&self.first, deserializer)?;
+                let second: $second = $crate::rkyv::Deserialize::deserialize(&self.second, deserializer)?;
+                Ok($make((first, second)))
+            }
+        }
+    };
+    ([$($param:ident: $bound:path),*] $of:ty, $make:path, $field:tt: $inner:ty) => {
+        impl<$($param: $bound),*> $crate::rkyv::Archive for $of {
+            type Archived = $crate::codec::ArchivedHandle;
+            type Resolver = u32;
+
+            fn resolve(&self, index: u32, out: $crate::rkyv::Place<Self::Archived>) {
+                $crate::rkyv::Archive::resolve(&self.$field, index, out);
+            }
+        }
+
+        impl<$($param: $bound,)* S> $crate::rkyv::Serialize<S> for $of
+        where
+            S: $crate::codec::Attach + ?Sized,
+        {
+            fn serialize(&self, serializer: &mut S) -> Result<u32, S::Error> {
+                $crate::rkyv::Serialize::serialize(&self.$field, serializer)
+            }
+        }
+
+        impl<$($param: $bound,)* D> $crate::rkyv::Deserialize<$of, D> for $crate::codec::ArchivedHandle
+        where
+            D: $crate::codec::Detach + ?Sized,
+        {
+            fn deserialize(&self, deserializer: &mut D) -> Result<$of, D::Error> {
+                let inner: $inner = $crate::rkyv::Deserialize::deserialize(self, deserializer)?;
+                Ok($make(inner))
+            }
+        }
+    };
+}
+
 /// Makes a type that holds a [`Reference`](crate::references::Reference) a message, and one that can be published: how it gives the reference, and how it is made of
 /// one. For the crates of this library.
 #[doc(hidden)]

@@ -22,7 +22,7 @@ mod loan;
 pub use decode::{Decoder, Detach, INLINE_MAX, Inline, Payload, decode_inline};
 pub use encode::{Attach, Encoded, Encoder, encode};
 pub use error::{DecodeError, EncodeError};
-pub use handles::ArchivedHandle;
+pub use handles::{ArchivedHandle, ArchivedPair};
 pub use loan::{Element, ROOT_BYTES, Room};
 
 use rkyv::api::high::HighValidator;
