@@ -12,6 +12,7 @@ use mp_sys::deadline::Deadline;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 /// The sending end of a channel. Clone it, send it to other processes, share it between threads.
@@ -167,6 +168,13 @@ impl<T: Message> Sender<T> {
 }
 
 impl<T> Sender<T> {
+    /// The words that the ring is controlled by, for tests that play somebody who writes where he must not.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn control_words(&self) -> Vec<&AtomicU64> {
+        self.end.control_words()
+    }
+
     pub(crate) fn session(&self) -> Session {
         self.end.session()
     }

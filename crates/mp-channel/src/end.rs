@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "the pending words of the ring; messages that are copied as they lie")]
 
 use crate::error::{ChannelError, RecvError, SendFailure};
-use crate::ring::{Claim, Refused, Ring};
+use crate::ring::{Claim, Refused, Ring, Slots};
 use crate::slot::{ChannelKind, Cut, Here, View};
 use crate::source::{Side, Source};
 use mp_shm::block::Block;
@@ -18,7 +18,7 @@ use mp_sync::spin::Spin;
 use mp_sys::robust;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Four words beside a message; see [`crate::dynamic`].
 pub(crate) type Tag = [u64; 4];
@@ -98,6 +98,12 @@ impl End {
 
     fn spin(&self) -> Option<&Spin> {
         self.view.session.has_other_processors().then_some(&self.spin)
+    }
+
+    pub(crate) fn control_words(&self) -> Vec<&AtomicU64> {
+        let control = self.view.control();
+        let slots = (0..self.view.shape().capacity()).map(|index| self.view.word(index));
+        control.words().into_iter().chain(slots).collect()
     }
 
     pub(crate) fn receivers(&self) -> u32 {

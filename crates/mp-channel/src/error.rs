@@ -9,6 +9,8 @@ use std::fmt;
 pub enum ChannelError {
     /// The capacity is above [`CAPACITY_MAX`](crate::ring::CAPACITY_MAX).
     Capacity(usize),
+    /// The size of messages is 0 or above [`MESSAGE_BYTES_MAX`](crate::untrusted::MESSAGE_BYTES_MAX).
+    MessageBytes(usize),
     /// No memory in the session, or no part in it.
     Session(SessionError),
 }
@@ -19,6 +21,11 @@ impl fmt::Display for ChannelError {
             Self::Capacity(capacity) => {
                 write!(f, "making a channel: a capacity of {capacity} is above {}", crate::ring::CAPACITY_MAX)
             }
+            Self::MessageBytes(bytes) => write!(
+                f,
+                "making a channel: messages of {bytes} bytes are not between 1 and {}",
+                crate::untrusted::MESSAGE_BYTES_MAX
+            ),
             Self::Session(error) => write!(f, "making a channel: {error}"),
         }
     }
@@ -27,7 +34,7 @@ impl fmt::Display for ChannelError {
 impl std::error::Error for ChannelError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Capacity(_) => None,
+            Self::Capacity(_) | Self::MessageBytes(_) => None,
             Self::Session(error) => Some(error),
         }
     }
@@ -42,6 +49,15 @@ pub enum SendFailure {
     Disconnected,
     /// The value could not be encoded.
     Encode(EncodeError),
+    /// There are handles in the value, which this kind of channel cannot carry.
+    Handles,
+    /// The value has more bytes than a message of this channel may have.
+    TooLarge {
+        /// Bytes of the value's archive.
+        bytes: usize,
+        /// The most that the channel takes.
+        most: usize,
+    },
     /// The channel's memory has values that no operation gives it: some process wrote where it must not.
     Corrupt,
     /// Only one may use this end, and another handle to it is in a message or was taken out of one.
@@ -54,6 +70,15 @@ impl fmt::Display for SendFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("sending: the channel is full"),
+            Self::Handles => {
+                f.write_str("sending: there are handles in the value, which this channel cannot carry")
+            }
+            Self::TooLarge { bytes, most } => {
+                write!(
+                    f,
+                    "sending: the value takes {bytes} bytes, and a message of this channel has at most {most}"
+                )
+            }
             Self::Corrupt => f.write_str("sending: the channel's memory is corrupt"),
             Self::Shared => write!(f, "sending: {}", mp_shm::sole::NotSole::Shared),
             Self::Disconnected => f.write_str("sending: all receivers are gone"),
@@ -66,7 +91,12 @@ impl fmt::Display for SendFailure {
 impl std::error::Error for SendFailure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Full | Self::Disconnected | Self::Corrupt | Self::Shared => None,
+            Self::Full
+            | Self::Disconnected
+            | Self::Handles
+            | Self::TooLarge { .. }
+            | Self::Corrupt
+            | Self::Shared => None,
             Self::Encode(error) => Some(error),
             Self::Session(error) => Some(error),
         }
@@ -153,6 +183,8 @@ pub enum RecvError {
     Decode(DecodeError),
     /// The channel's memory has values that no operation gives it: some process wrote where it must not. The message is lost.
     Corrupt,
+    /// So many messages of a broadcast were overwritten before this receiver came to them; it goes on with the oldest that is left.
+    Missed(u64),
     /// Somebody of the session died while [`recv_or_death`](crate::dynamic::DynReceiver::recv_or_death) waited.
     Death,
     /// Only one may use this end, and another handle to it is in a message or was taken out of one.
@@ -182,6 +214,9 @@ impl fmt::Display for RecvError {
             Self::Disconnected => f.write_str("receiving: all senders are gone and no message is left"),
             Self::Decode(error) => write!(f, "receiving: {error}"),
             Self::Corrupt => f.write_str("receiving: the channel's memory is corrupt, a message is lost"),
+            Self::Missed(count) => {
+                write!(f, "receiving: {count} messages were overwritten before they were read")
+            }
             Self::Death => f.write_str("receiving: a process died meanwhile"),
             Self::Shared => write!(f, "receiving: {}", mp_shm::sole::NotSole::Shared),
             Self::Session(error) => write!(f, "receiving: {error}"),
@@ -194,7 +229,12 @@ impl std::error::Error for RecvError {
         match self {
             Self::Decode(error) => Some(error),
             Self::Session(error) => Some(error),
-            Self::Empty | Self::Disconnected | Self::Corrupt | Self::Death | Self::Shared => None,
+            Self::Empty
+            | Self::Disconnected
+            | Self::Corrupt
+            | Self::Missed(_)
+            | Self::Death
+            | Self::Shared => None,
         }
     }
 }

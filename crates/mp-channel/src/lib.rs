@@ -14,12 +14,15 @@
 //!
 //! Limits: capacity 1 to 2^24; a process stopped (SIGSTOP) in the middle of an operation holds the channel up at its slot.
 
+pub mod bus;
 pub mod lane;
 pub mod returns;
 pub mod ring;
 
 #[cfg(not(loom))]
 mod bells;
+#[cfg(not(loom))]
+pub mod broadcast;
 #[cfg(not(loom))]
 mod channel;
 #[cfg(not(loom))]
@@ -56,6 +59,8 @@ mod slot;
 mod source;
 #[cfg(not(loom))]
 pub mod spsc;
+#[cfg(not(loom))]
+pub mod untrusted;
 
 #[cfg(not(loom))]
 pub use channel::{IntoIter, Receiver, Sender, channel, channel_in};

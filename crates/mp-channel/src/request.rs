@@ -89,9 +89,7 @@ pub type Ends<Q, A> = (Client<Q, A>, Server<Q, A>);
 ///
 /// # Errors
 /// [`ChannelError`]
-pub fn channel<Q: Message, A: Message>(
-    capacity: usize,
-) -> Result<Ends<Q, A>, ChannelError> {
+pub fn channel<Q: Message, A: Message>(capacity: usize) -> Result<Ends<Q, A>, ChannelError> {
     channel_in(Session::current().map_err(ChannelError::Session)?, capacity)
 }
 

@@ -58,6 +58,9 @@ pub const DEAD: u64 = 4;
 const STATE_BITS: u32 = 4;
 const SEQUENCE_BITS: u32 = 44;
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
+/// Most looks for one claim. Each look that leads to nothing is one that somebody else's claim came in between; so many in a row do not
+/// happen unless somebody writes where he must not.
+const LOOKS_MAX: u32 = 1 << 20;
 /// Most slots of a ring.
 pub const CAPACITY_MAX: u32 = 1 << 24;
 
@@ -104,6 +107,12 @@ impl Control {
             not_full: Line::new(Notify::new()),
             closed: Line::new(AtomicU32::new(0)),
         }
+    }
+
+    /// Hints and bells; what sleepers sleep on are halves of words, and only ever make them look.
+    #[cfg(not(loom))]
+    pub(crate) fn words(&self) -> [&AtomicU64; 4] {
+        [&self.tail.0, &self.head.0, self.not_empty.0.bells(), self.not_full.0.bells()]
     }
 
     pub(crate) fn tail(&self) -> &Line<AtomicU64> {
@@ -167,6 +176,13 @@ impl Shape {
     #[inline]
     pub(crate) fn lap_on(self, position: u64) -> u64 {
         position.wrapping_add(1 << self.shift) & SEQUENCE_MASK
+    }
+
+    /// How many positions `to` is on from `from`.
+    pub(crate) fn distance(self, from: u64, to: u64) -> u64 {
+        let laps = (to >> self.shift).wrapping_sub(from >> self.shift) & (SEQUENCE_MASK >> self.shift);
+        let of_whole_laps = laps * u64::from(self.capacity);
+        (of_whole_laps + u64::from(self.index(to))).wrapping_sub(self.index(from).into())
     }
 
     #[inline]
@@ -579,8 +595,8 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     #[inline]
     fn claim_send(&self, frees: bool) -> Result<Claim, Look<'a>> {
         let tail = &self.control.tail.0;
-        loop {
-            let position = tail.load(Ordering::Acquire);
+        for _ in 0..LOOKS_MAX {
+            let position = tail.load(Ordering::Acquire) & SEQUENCE_MASK;
             let index = self.shape.index(position);
             let slot = self.slots.word(index);
             let found = slot.load(Ordering::Acquire);
@@ -603,13 +619,14 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                 }
             }
         }
+        Err(Look::Corrupt)
     }
 
     #[inline]
     fn claim_receive(&self) -> Result<Claim, Look<'a>> {
         let head = &self.control.head.0;
-        loop {
-            let position = head.load(Ordering::Acquire);
+        for _ in 0..LOOKS_MAX {
+            let position = head.load(Ordering::Acquire) & SEQUENCE_MASK;
             let index = self.shape.index(position);
             let slot = self.slots.word(index);
             let found = slot.load(Ordering::Acquire);
@@ -633,6 +650,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                 }
             }
         }
+        Err(Look::Corrupt)
     }
 
     /// Frees a slot whose writer died, and wakes a sender: `not_full` is pending. Returns whether anything may have changed.
@@ -705,6 +723,13 @@ mod tests {
                 assert_eq!(after_a_lap, shape.lap_on(position));
                 position = shape.next(position);
             }
+        }
+        let shape = Shape::new(3).unwrap();
+        let start = shape.start_before_wrap(1);
+        let mut position = start;
+        for steps in 0..20 {
+            assert_eq!(shape.distance(start, position), steps);
+            position = shape.next(position);
         }
         assert_eq!(Shape::new(0), None);
         assert_eq!(Shape::new(CAPACITY_MAX + 1), None);

@@ -25,6 +25,7 @@ use mp_shm::death::Domain;
 use mp_shm::kinds::ObjectKind;
 use mp_shm::layout::BLOCK_HEADER_BYTES;
 use mp_shm::participants::Me;
+use mp_shm::rkyv::util::AlignedVec;
 use mp_shm::session::Holders;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
@@ -52,6 +53,8 @@ pub(crate) struct Descriptor {
 const SLOT_HEADER_BYTES: usize = 16;
 const DESCRIPTOR_BYTES: usize = size_of::<Descriptor>().next_multiple_of(64);
 const IN_BLOCK: u32 = u32::MAX;
+/// Most bytes of a slot.
+const STRIDE_MAX: usize = 64 << 10;
 
 /// Bytes of a tag: four words.
 pub(crate) const TAG_BYTES: usize = 32;
@@ -71,6 +74,16 @@ impl Cut {
         let stride = (SLOT_HEADER_BYTES + tag_bytes + expected.min(INLINE_MAX)).next_multiple_of(64);
         let shape = Shape::new(u32::try_from(capacity).ok()?.max(1))?;
         Some(Self { shape, stride, tag_bytes, rendezvous: capacity == 0 })
+    }
+
+    /// For messages of up to `bytes` bytes, all of which lie in their slots.
+    pub(crate) fn with_room(capacity: usize, bytes: usize) -> Option<Self> {
+        let stride = (SLOT_HEADER_BYTES + bytes).next_multiple_of(64);
+        Some(Self { stride, ..Self::new(capacity, 0, 0)? })
+    }
+
+    fn room(self) -> usize {
+        self.stride - SLOT_HEADER_BYTES - self.tag_bytes
     }
 
     #[inline]
@@ -134,7 +147,7 @@ impl View {
         let tag_bytes = usize::try_from(descriptor.tag_bytes.load(Ordering::Relaxed)).ok()?;
         if tag_bytes > TAG_BYTES
             || stride < SLOT_HEADER_BYTES + tag_bytes
-            || stride > 4096
+            || stride > STRIDE_MAX
             || !stride.is_multiple_of(64)
         {
             return None;
@@ -219,6 +232,73 @@ impl View {
         unsafe { to.copy_from_nonoverlapping(from, len) };
         #[expect(clippy::cast_possible_truncation, reason = "at most INLINE_MAX")]
         self.info(index).store(len as u32, Ordering::Relaxed);
+    }
+
+    /// Writes a small message into a slot that this thread has claimed for writing, while others may read what was there: word by word.
+    ///
+    /// # Panics
+    /// If it does not fit.
+    pub(crate) fn write_words(&self, index: u32, bytes: &[u8]) {
+        assert!(bytes.len() <= self.room(), "a message for the slot fits into it");
+        for (at, part) in bytes.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            self.message_word(index, at).store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most INLINE_MAX")]
+        self.info(index).store(bytes.len() as u32, Ordering::Relaxed);
+    }
+
+    /// Most bytes of a message that lies in its slot, for those who copy it word by word.
+    pub(crate) fn room(&self) -> usize {
+        self.cut.room()
+    }
+
+    /// Copies the message that lies in a slot, which others may be writing, word by word; `None` if none does.
+    pub(crate) fn copy_slot(&self, index: u32) -> Option<AlignedVec> {
+        let len = usize::try_from(self.info(index).load(Ordering::Relaxed)).ok()?;
+        if len > self.room() {
+            return None;
+        }
+        let mut bytes = AlignedVec::with_capacity(len.next_multiple_of(8));
+        for at in 0..len.div_ceil(8) {
+            bytes.extend_from_slice(&self.message_word(index, at).load(Ordering::Relaxed).to_ne_bytes());
+        }
+        bytes.resize(len, 0);
+        Some(bytes)
+    }
+
+    /// All of the channel's memory.
+    pub(crate) fn memory(&self) -> &'static [AtomicU32] {
+        let start = NonNull::from(self.descriptor).cast::<AtomicU32>();
+        let words = NonNull::slice_from_raw_parts(start, self.cut.block_bytes() / 4);
+        // SAFETY: `open` checked that `block_bytes` bytes from the descriptor on are inside of the session; any bytes are words.
+        unsafe { words.as_ref() }
+    }
+
+    /// Word `at` of the message in slot `index`; inside of the slot for messages of up to `room` bytes, since slots are multiples of 64.
+    fn message_word(&self, index: u32, at: usize) -> &'static AtomicU64 {
+        // SAFETY: within the slot (`place` checks that in tests), 8-byte aligned, valid for any bit pattern, mapped for ever.
+        unsafe {
+            self.place(index, SLOT_HEADER_BYTES + self.tag_bytes() + at * 8).cast::<AtomicU64>().as_ref()
+        }
+    }
+
+    /// Copies the message in a slot that others may be writing: word by word; what comes of it may make no sense. `None` if it makes none for
+    /// certain.
+    pub(crate) fn copy_words(&self, index: u32, bytes: &mut Vec<u64>) -> Option<usize> {
+        bytes.clear();
+        let info = self.info(index).load(Ordering::Relaxed);
+        if info != IN_BLOCK {
+            let len = usize::try_from(info).ok().filter(|&len| len <= self.inline_max())?;
+            let words = 0..len.div_ceil(8);
+            bytes.extend(words.map(|at| self.message_word(index, at).load(Ordering::Relaxed)));
+            return Some(len);
+        }
+        let offset = self.named(index)?;
+        let len = self.session.message_bytes(offset)?;
+        self.session.copy_words(offset + BLOCK_HEADER_BYTES, len, bytes)?;
+        Some(len)
     }
 
     /// Writes tag and message block into a slot that this thread has claimed for writing; returns the spare block that was there.

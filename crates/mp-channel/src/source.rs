@@ -3,12 +3,14 @@
 //! A source is armed with the bit of the process's *bell*; the next publication on that side takes the bit and rings the bell
 //! (`mp_sync::notify`). It keeps the channel's memory, but not the end: it holds the same reference as the end it was made of.
 
+use crate::bus::Bus;
 use crate::lane::Lane;
 use crate::slot::{Here, View};
 use mp_shm::Session;
 use mp_shm::references::Reference;
 use mp_sys::robust;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Which side of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,19 +21,34 @@ pub(crate) enum Side {
     Receiver,
 }
 
+/// What kind of channel it is a side of.
+#[derive(Clone, Debug)]
+enum Form {
+    Ring,
+    Lane,
+    /// Of a broadcast, for a receiver at this position.
+    Bus(Arc<AtomicU64>),
+}
+
 /// A side of a channel, as something that becomes ready. While there is one the side counts as held.
 #[derive(Clone, Debug)]
 pub struct Source {
     view: View,
     side: Side,
-    is_lane: bool,
+    form: Form,
     /// The channel stays as long as this.
     _reference: Arc<Reference>,
 }
 
 impl Source {
     pub(crate) fn new(view: View, side: Side, is_lane: bool, reference: Arc<Reference>) -> Self {
-        Self { view, side, is_lane, _reference: reference }
+        let form = if is_lane { Form::Lane } else { Form::Ring };
+        Self { view, side, form, _reference: reference }
+    }
+
+    /// The receiving side of a broadcast.
+    pub(crate) fn bus(view: View, position: Arc<AtomicU64>, reference: Arc<Reference>) -> Self {
+        Self { view, side: Side::Receiver, form: Form::Bus(position), _reference: reference }
     }
 
     pub(crate) fn session(&self) -> Session {
@@ -54,24 +71,29 @@ impl Source {
         robust::with(|thread| {
             let ring = self.view.ring(&here, thread);
             let lane = Lane { control, slots: &self.view, shape, world: &here, thread };
-            match (self.side, self.is_lane) {
+            match (self.side, &self.form) {
                 (Side::Sender, _) if self.view.holders().of(1) == 0 => true,
-                (Side::Sender, true) => lane.can_send(lane.find_tail()),
+                (Side::Sender, Form::Lane) => lane.can_send(lane.find_tail()),
                 // Without room to put a message into, there must be somebody who takes it.
-                (Side::Sender, false) if self.view.is_rendezvous() => {
+                (Side::Sender, Form::Ring) if self.view.is_rendezvous() => {
                     control.not_empty.0.has_sleepers() && ring.can_send()
                 }
-                (Side::Sender, false) => ring.can_send(),
+                (Side::Sender, Form::Ring) => ring.can_send(),
+                (Side::Sender, Form::Bus(_)) => true,
                 (Side::Receiver, _) if self.view.holders().of(0) == 0 => true,
-                (Side::Receiver, true) => lane.can_receive(lane.find_head()),
-                (Side::Receiver, false) => ring.can_receive(),
+                (Side::Receiver, Form::Lane) => lane.can_receive(lane.find_head()),
+                (Side::Receiver, Form::Ring) => ring.can_receive(),
+                (Side::Receiver, Form::Bus(position)) => {
+                    Bus { control, slots: &self.view, shape, world: &here, thread }
+                        .can_receive(position.load(Ordering::Relaxed))
+                }
             }
         })
     }
 
     /// Before a sleep: frees what a dead thread may hold, so that waiting makes sense.
     pub(crate) fn recover_dead_owners(&self) {
-        if !self.is_lane {
+        if matches!(self.form, Form::Ring) {
             let here = Here { view: &self.view, thread: 0 };
             robust::with(|thread| self.view.ring(&here, thread).recover_dead_owners());
         }

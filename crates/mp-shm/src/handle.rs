@@ -31,6 +31,18 @@ impl Kind {
     pub const LATEST: Self = Self(36);
     /// What makes a part of an array somebody's own: see [`Part`](crate::parts::Part).
     pub const PART: Self = Self(37);
+    /// A channel whose memory is not trusted.
+    pub const UNTRUSTED: Self = Self(45);
+    /// The sending end of a channel whose memory is not trusted; role 0.
+    pub const UNTRUSTED_SENDER: Self = Self(46);
+    /// The receiving end of a channel whose memory is not trusted; role 1.
+    pub const UNTRUSTED_RECEIVER: Self = Self(47);
+    /// A channel whose receivers all see every message.
+    pub const BUS: Self = Self(42);
+    /// The sending end of a bus; role 0.
+    pub const BUS_SENDER: Self = Self(43);
+    /// The receiving end of a bus; role 1.
+    pub const BUS_RECEIVER: Self = Self(44);
     /// A count of tickets; role 0.
     pub const TICKETS: Self = Self(40);
     /// A ticket; role 1.
@@ -57,6 +69,10 @@ impl Kind {
             Self::LANE_SENDER => Some((Self::LANE, 0)),
             Self::LANE_RECEIVER => Some((Self::LANE, 1)),
             Self::LATEST_WRITER => Some((Self::LATEST, 1)),
+            Self::BUS_SENDER => Some((Self::BUS, 0)),
+            Self::BUS_RECEIVER => Some((Self::BUS, 1)),
+            Self::UNTRUSTED_SENDER => Some((Self::UNTRUSTED, 0)),
+            Self::UNTRUSTED_RECEIVER => Some((Self::UNTRUSTED, 1)),
             Self::TICKETS => Some((Self::TICKETS, 0)),
             Self::TICKET => Some((Self::TICKETS, 1)),
             plain if plain.is_memory() => Some((plain, 0)),

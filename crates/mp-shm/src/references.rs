@@ -246,6 +246,14 @@ impl Session {
         Ok(Some(Reference::new(self, handle, entry, me.process)))
     }
 
+    /// Takes a reference of another kind to the object that `held` refers to.
+    ///
+    /// # Errors
+    /// No memory for the ledger, or `held` is not this process's.
+    pub fn refer_to(self, held: &Reference, end: Kind) -> Result<Reference, SessionError> {
+        self.refer(held, end, false)?.ok_or(SessionError::Forked)
+    }
+
     fn entry(self, offset: u64) -> &'static AtomicU64 {
         self.at(offset).unwrap_or_else(|| unreachable!("ledger entries are inside the session"))
     }

@@ -311,6 +311,30 @@ impl Session {
         Some(self.block_header(offset)?.capacity.load(Ordering::Relaxed))
     }
 
+    /// Bytes of the message in the block at `offset`, or `None` if no block can be there. Without holding it, it may change at any moment.
+    #[must_use]
+    pub fn message_bytes(self, offset: u64) -> Option<usize> {
+        let header = self.block_header(offset)?;
+        let len = header.len.load(Ordering::Relaxed);
+        usize::try_from(len).ok().filter(|_| len <= header.capacity.load(Ordering::Relaxed))
+    }
+
+    /// Copies `len` bytes at `offset`, which others may be writing, to the end of `words`: each word is read at once. `None` if they are outside
+    /// of the session or misaligned.
+    #[must_use]
+    pub fn copy_words(self, offset: u64, len: usize, words: &mut Vec<u64>) -> Option<()> {
+        let count = len.div_ceil(8);
+        let place = self.0.mapping.at(offset, count.checked_mul(8)?, 8)?.cast::<AtomicU64>();
+        for at in 0..count {
+            // SAFETY: at < count, and `count` words from `place` were checked.
+            let place = unsafe { place.add(at) };
+            // SAFETY: inside of the mapping, which stays, and aligned; any bytes are a word.
+            let word = unsafe { place.as_ref() };
+            words.push(word.load(Ordering::Relaxed));
+        }
+        Some(())
+    }
+
     /// How many hold the ends of the object at `offset`, or `None` if no block can be there.
     #[must_use]
     pub fn holders(self, offset: u64) -> Option<Holders> {

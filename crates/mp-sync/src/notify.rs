@@ -130,6 +130,12 @@ impl Notify {
         }
     }
 
+    /// The word of armed bells.
+    #[must_use]
+    pub fn bells(&self) -> &AtomicU64 {
+        &self.bells
+    }
+
     /// Arms the bells of `bit`: the next publication rings them. The caller calls [`barrier::heavy`] after it has armed all that it waits
     /// for, looks, and then sleeps on its bell as it was before.
     pub fn arm(&self, bit: u64) {

@@ -286,13 +286,13 @@ impl Encoded {
 
     /// Whether there are handles in the message.
     #[must_use]
-    pub(crate) fn has_handles(&self) -> bool {
+    pub fn has_handles(&self) -> bool {
         !self.encoder().handles.is_empty()
     }
 
     /// The bytes, wherever they are.
     #[must_use]
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         // SAFETY: `write` wrote `len` bytes at the encoder's place, scratch or block, and nobody writes while `self` is borrowed.
         unsafe { std::slice::from_raw_parts(self.encoder().place.as_ptr(), self.len) }
     }
