@@ -45,7 +45,7 @@ pub(crate) struct Descriptor {
     tag_bytes: AtomicU32,
     /// 1 if a send ends when its message is taken: a channel of capacity 0, whose ring has one slot.
     rendezvous: AtomicU32,
-    /// 1 once a message with handles was sent; see [`ChannelKind::is_its_own`].
+    /// 1 once a message with handles was sent; see [`ObjectKind::may_hold_itself`].
     carries_handles: AtomicU32,
     returns: Returns,
 }
@@ -505,6 +505,11 @@ impl ObjectKind for ChannelKind {
             (0..view.shape().capacity()).filter_map(|index| view.named(index)).for_each(&mut *visit);
             view.descriptor.returns.each(|number| visit(u64::from(number) * BLOCK_HEADER_BYTES));
         }
+    }
+
+    fn may_hold_itself(&self, session: Session, object: u64) -> bool {
+        let view = View::open(session, object);
+        view.is_some_and(|view| view.descriptor.carries_handles.load(Ordering::Relaxed) != 0)
     }
 
     fn sweep(

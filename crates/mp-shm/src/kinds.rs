@@ -13,6 +13,11 @@ pub trait ObjectKind: Sync {
     /// Calls `visit` with every block that a slot of the object names.
     fn blocks(&self, session: Session, object: u64, visit: &mut dyn FnMut(u64));
 
+    /// Whether messages in the object may hold references to the object itself: then it may be that nobody else does.
+    fn may_hold_itself(&self, _session: Session, _object: u64) -> bool {
+        false
+    }
+
     /// Releases what dead threads held in the object. `abandoned` is called with blocks whose message is lost; they stay with
     /// their slot.
     fn sweep(

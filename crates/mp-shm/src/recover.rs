@@ -231,7 +231,7 @@ impl Locked {
                         kind.closed(self.session, object, role);
                     }
                 }
-                if right == [0, 0] {
+                if right == [0, 0] || self.is_held_by_itself_alone(object, header, kind) {
                     orphans.push((object, kind));
                 }
             }

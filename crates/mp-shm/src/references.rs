@@ -489,10 +489,28 @@ impl Locked {
                     kind.closed(self.session, object, role);
                 }
             }
-            if header.counts.iter().all(|count| count.load(Ordering::Relaxed) == 0) {
+            if header.counts.iter().all(|count| count.load(Ordering::Relaxed) == 0)
+                || self.is_held_by_itself_alone(object, header, stamp.kind)
+            {
                 work.append(&mut self.destroy(object, stamp.kind));
             }
         }
+    }
+
+    /// Whether the only references to an object lie in its own messages: nobody can ever take them out.
+    pub(crate) fn is_held_by_itself_alone(&self, object: u64, header: &BlockHeader, kind: Kind) -> bool {
+        let Some(kind) = kinds::find(kind).filter(|kind| kind.may_hold_itself(self.session, object)) else {
+            return false;
+        };
+        let mut own = [0; 2];
+        kind.blocks(self.session, object, &mut |block| {
+            if let Some(message) = self.session.block_header(block) {
+                self.for_each_attachment(block, message, &mut |held, role| {
+                    own[role] += u32::from(held == object);
+                });
+            }
+        });
+        header.counts.iter().zip(own).all(|(count, own)| count.load(Ordering::Relaxed) == own)
     }
 
     /// Frees an object and the messages in it; returns what was attached to those.

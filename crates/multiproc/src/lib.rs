@@ -25,7 +25,11 @@
 //! | to | use | crate |
 //! |---|---|---|
 //! | run a function in a process of its own | [`Process::spawn`], [`spawn!`] | [`mp_spawn`] |
-//! | send values between processes | [`channel`], [`Sender`], [`Receiver`] | [`mp_channel`] |
+//! | send values between processes | [`channel`], [`Sender`], [`Receiver`]; one to one: [`spsc`], [`oneshot`] | [`mp_channel`] |
+//! | send one value to many | [`broadcast`] | [`mp_channel`] |
+//! | hand out tasks, ask and answer, both ways | [`joinable`], [`request`], [`pipe`] | [`mp_channel`] |
+//! | wait for several things at once | [`macro@select`], [`Select`] | [`mp_channel`] |
+//! | talk to strangers, and to Python | [`connection`], [`untrusted`] | [`mp_channel`] |
 //! | spread work over worker processes | [`Pool`] | [`mp_pool`] |
 //! | share memory | [`Shared`], [`shm::Array`], [`shm::Segment`] | [`mp_shm`] |
 //! | lock, wait, count between processes | [`sync::Mutex`], [`sync::Event`], [`sync::Semaphore`] | [`mp_sync`] |
@@ -41,7 +45,9 @@ mod error;
 
 pub use error::{Error, Result};
 pub use mp_channel::{
-    ChannelError, Receiver, RecvError, SendError, SendFailure, Sender, channel, channel_in,
+    BatchError, ChannelError, Loan, LoanUninit, Received, Receiver, RecvError, Select, SendError,
+    SendFailure, Sender, broadcast, channel, channel_in, connection, joinable, oneshot, pipe, request,
+    select, spsc, untrusted,
 };
 pub use mp_pool::{MapError, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError};
 pub use mp_shm as shm;

@@ -18,12 +18,16 @@ mod encode;
 mod error;
 mod handles;
 mod loan;
+#[cfg(feature = "serde")]
+mod serde;
 
 pub use decode::{Decoder, Detach, INLINE_MAX, Inline, Payload, decode_inline};
 pub use encode::{Attach, Encoded, Encoder, encode};
 pub use error::{DecodeError, EncodeError};
 pub use handles::{ArchivedHandle, ArchivedPair};
 pub use loan::{Element, ROOT_BYTES, Room};
+#[cfg(feature = "serde")]
+pub use serde::{Serde, SerdeResolver};
 
 use rkyv::api::high::HighValidator;
 use rkyv::bytecheck::CheckBytes;
