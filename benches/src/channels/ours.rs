@@ -51,14 +51,16 @@ fn receive<T: multiproc::Message>(receiver: &Receiver<T>) -> Outcome<T> {
 
 /// The fast variants: one function or type for each.
 mod fast {
-    use super::{Outcome, Payload, Receiver, Record, Sender, channel};
+    use super::{Outcome, Payload, Receiver, Record, Sender};
+    use crate::channels::typed::ArchivedRecord;
+    use multiproc::spsc;
 
     /// The ends of a channel for one producer and one consumer.
-    pub(super) type SpscSender<T> = Sender<T>;
-    pub(super) type SpscReceiver<T> = Receiver<T>;
+    pub(super) type SpscSender<T> = spsc::Sender<T>;
+    pub(super) type SpscReceiver<T> = spsc::Receiver<T>;
 
     pub(super) fn spsc<T: multiproc::Message>(capacity: usize) -> Outcome<(SpscSender<T>, SpscReceiver<T>)> {
-        Ok(channel(capacity)?)
+        Ok(spsc::channel(capacity)?)
     }
 
     #[inline]
@@ -74,51 +76,54 @@ mod fast {
     /// Sends all of `messages`.
     pub(super) fn send_all(
         sender: &mut SpscSender<Payload>,
-        mut messages: impl Iterator<Item = Payload>,
+        messages: impl Iterator<Item = Payload>,
     ) -> Outcome<()> {
-        messages.try_for_each(|message| spsc_send(sender, message))
+        sender.send_all(messages).map_err(|error| error.to_string())?;
+        Ok(())
     }
 
     /// Appends 1 to `max` messages to `into`.
     pub(super) fn receive_many(
         receiver: &mut SpscReceiver<Payload>,
         into: &mut Vec<Payload>,
-        _max: usize,
+        max: usize,
     ) -> Outcome<()> {
-        into.push(spsc_receive(receiver)?);
+        receiver.recv_many(into, max)?;
         Ok(())
     }
 
     /// Lets `look` read bytes in place.
     pub(super) fn read_bytes<R>(receiver: &Receiver<Vec<u8>>, look: impl FnOnce(&[u8]) -> R) -> Outcome<R> {
-        Ok(look(&receiver.recv()?))
+        Ok(look(receiver.recv_archived()?.as_slice()))
     }
 
     /// What is received of a record: its archive, in place.
-    pub(super) type Read = Record;
+    pub(super) type Read = ArchivedRecord;
 
     /// Lets `look` read a record in place.
     pub(super) fn read_record<R>(receiver: &Receiver<Record>, look: impl FnOnce(&Read) -> R) -> Outcome<R> {
-        Ok(look(&receiver.recv()?))
+        let record = receiver.recv_archived()?;
+        Ok(look(&record))
     }
 
     /// Whether what was read in place is message number `sequence`.
     pub(super) fn is_record(expected: &mut super::Expected, record: &Read, sequence: u64) -> bool {
-        expected.is(record, sequence)
+        expected.is_archived(record, sequence)
     }
 
     /// Loans `len` numbers, writes the first, and sends them.
     pub(super) fn loan(sender: &Sender<Vec<f32>>, len: usize, first: f32) -> Outcome<()> {
-        let mut numbers = vec![0.0; len];
-        if let Some(place) = numbers.first_mut() {
+        let mut loan = sender.loan_slice(len)?;
+        if let Some(place) = loan.first_mut() {
             *place = first;
         }
-        Ok(sender.send(numbers).map_err(|error| error.to_string())?)
+        Ok(loan.send().map_err(|error| error.to_string())?)
     }
 
     /// The first number of a loan, and how many there are.
     pub(super) fn receive_loan(receiver: &Receiver<Vec<f32>>) -> Outcome<(f32, usize)> {
-        let numbers = receiver.recv()?;
+        let numbers = receiver.recv_archived()?;
+        let numbers = numbers.as_slice();
         Ok((numbers.first().copied().ok_or("an empty loan")?, numbers.len()))
     }
 }
