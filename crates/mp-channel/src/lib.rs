@@ -1,18 +1,33 @@
-//! Bounded multi-producer multi-consumer channels between processes that survive a kill at any instruction.
+//! Channels between processes that survive a kill at any instruction.
 //!
-//! [`channel`] makes a [`Sender`] and a [`Receiver`] in the session of the program tree. Both can be cloned, shared between
-//! threads, and sent inside messages, at any depth. Blocking calls sleep in the kernel and spin only where that has paid off. No
-//! thread, no file descriptor and no lock is behind a channel; [`ring`] tells how it works.
+//! | | who sends and receives | what it is for |
+//! |---|---|---|
+//! | [`channel`] | any number each | work, results, anything; capacity 0 is a rendezvous |
+//! | [`spsc`] | one each | the fastest way between two |
+//! | [`oneshot`] | one each, once | an answer |
+//! | [`broadcast`] | any number; every receiver sees all | news, state |
+//! | [`joinable`] | any number each | tasks whose end one waits for |
+//! | [`request`] | any number of clients and servers | questions and answers |
+//! | [`pipe`] | one each, one way or both | values of any types, and bytes |
+//! | [`dynamic`] | any number each | messages of several types, for those who build on channels |
+//! | [`untrusted`] | any number each | peers who may write anything anywhere into it |
+//! | [`connection`] | two unrelated programs | sockets; Python can be the other end |
+//!
+//! All but the last lie in a session. Their ends can be sent inside messages, at any depth. Blocking calls sleep in the kernel and spin only
+//! where that has paid off; each has `try_`, `_timeout` and `_deadline` forms on the monotonic clock. No thread, no file descriptor and no
+//! lock is behind a channel; [`ring`], [`lane`] and [`bus`] tell how they work. [`select!`] and [`Select`] wait for several things; sending,
+//! receiving and selecting are also futures, of any runtime.
+//!
+//! Messages are what rkyv can archive. [`Receiver::recv_archived`] reads one where it lies, [`Sender::loan_slice`] builds one where it will be read.
 //!
 //! Guarantees: messages of one sender arrive in the order sent; nothing is lost or doubled but what a dead process held: a message
-//! that a receiver had claimed dies with it, one that a sender had not finished never existed.
+//! that a receiver had claimed dies with it, one that a sender had not finished never existed. All senders gone, dropped or dead: receivers
+//! drain what is left and are told. All receivers gone: senders get their values back.
 //!
-//! For programs that share no session, or are Python's: [`connection`].
+//! What it does not do: grow beyond its capacity; order messages of different senders; carry handles through a broadcast or an untrusted channel.
 //!
-//! What it does not do yet: batches, single-producer channels, broadcast, zero-copy receive, pipes, `select`, async, untrusted
-//! peers, capacity 0.
-//!
-//! Limits: capacity 1 to 2^24; a process stopped (SIGSTOP) in the middle of an operation holds the channel up at its slot.
+//! Limits: capacity 0 to 2^24; a message of 2 GiB; a process stopped (SIGSTOP) in the middle of an operation holds the channel up at its slot,
+//! and others keep their deadlines.
 
 pub mod bus;
 pub mod lane;
