@@ -11,6 +11,7 @@
 //! | [`pipe`] | one each, one way or both | values of any types, and bytes |
 //! | [`dynamic`] | any number each | messages of several types, for those who build on channels |
 //! | [`untrusted`] | any number each | peers who may write anything anywhere into it |
+//! | [`server`] | a program that was not started from here | the first channel between two programs |
 //! | [`connection`] | two unrelated programs | sockets; Python can be the other end |
 //!
 //! All but the last lie in a session. Their ends can be sent inside messages, at any depth. Blocking calls sleep in the kernel and spin only
@@ -68,6 +69,8 @@ mod received;
 pub mod request;
 #[cfg(not(loom))]
 pub mod select;
+#[cfg(not(loom))]
+pub mod server;
 #[cfg(not(loom))]
 mod slot;
 #[cfg(not(loom))]

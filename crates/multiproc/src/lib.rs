@@ -47,7 +47,7 @@ pub use error::{Error, Result};
 pub use mp_channel::{
     BatchError, ChannelError, Loan, LoanUninit, Received, Receiver, RecvError, Select, SendError,
     SendFailure, Sender, broadcast, channel, channel_in, connection, joinable, oneshot, pipe, request,
-    select, spsc, untrusted,
+    select, server, spsc, untrusted,
 };
 pub use mp_pool::{MapError, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError};
 pub use mp_shm as shm;
