@@ -22,12 +22,9 @@ pub const INLINE_MAX: usize = 240;
 /// handles that were not taken, and the block.
 pub struct Payload(Place);
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a small message is copied out into the value itself, on purpose"
-)]
 enum Place {
-    Inline { session: Session, len: usize, bytes: Inline },
+    /// In a box of its own: a payload is moved about more often than it is made.
+    Inline { session: Session, len: usize, bytes: Box<Inline> },
     Block(Block),
 }
 
@@ -123,7 +120,7 @@ impl Payload {
     #[inline]
     #[must_use]
     pub unsafe fn copy_inline(session: Session, from: *const u8, len: usize) -> Self {
-        let mut bytes = Inline::empty();
+        let mut bytes = Box::new(Inline::empty());
         // SAFETY: as the caller promises.
         unsafe { bytes.fill(from, len) };
         Self(Place::Inline { session, len, bytes })

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "writing into scratch and session memory; rkyv's allocator contract")]
 
-use super::{EncodeError, Message};
+use super::{EncodeError, INLINE_MAX, Message};
 use crate::block::Block;
 use crate::handle::{Handle, Kind};
 use crate::references::{HandleError, Reference};
@@ -95,7 +95,7 @@ pub struct Encoded {
     len: usize,
 }
 
-/// Encodes `value` for a channel of `session`. `expected` is a guess of the size in bytes: above the scratch's, encoding
+/// Encodes `value` for a channel of `session`. `expected` is a guess of the size in bytes: above what fits into a slot, encoding
 /// starts in a block at once.
 ///
 /// # Errors
@@ -116,7 +116,7 @@ pub fn encode<T: Message>(session: Session, value: &T, expected: usize) -> Resul
         handles: Vec::new(),
         failure: None,
     };
-    if expected > SCRATCH_BYTES {
+    if expected > INLINE_MAX {
         encoder.grow(expected).map_err(EncodeError::Session)?;
     }
     if let Err(error) = value.serialize_unsized(&mut encoder) {
