@@ -43,6 +43,8 @@ mod slot;
 mod source;
 #[cfg(not(loom))]
 pub mod spsc;
+#[cfg(all(test, not(loom)))]
+mod wrap;
 
 #[cfg(not(loom))]
 pub use channel::{IntoIter, Receiver, Sender, channel, channel_in};
