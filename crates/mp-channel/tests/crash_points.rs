@@ -8,8 +8,9 @@
 use mp_channel::{Receiver, Sender, channel, spsc};
 use mp_shm::Session;
 use mp_spawn::Process;
-use std::collections::BTreeSet;
 use std::time::Duration;
+
+mod points;
 
 /// A number, small or large content, and now and then an end of a channel.
 type Item = (u64, Vec<u64>, Option<Sender<u64>>);
@@ -33,46 +34,6 @@ const RACES: &[&str] = &[
     "recover.before_advance",
     "block.freed",
 ];
-
-/// Points of what no channel uses; the own tests of mp-shm and mp-sync are about them.
-const ELSEWHERE: &[&str] = &[
-    "list.",
-    "stamped.",
-    "references.before_sole",
-    "references.referring",
-    "names.",
-    "file.",
-    "published.",
-    "mutex.",
-    "gate.",
-    "slots.",
-    "rwlock.",
-    "semaphore.",
-    "event.",
-    "condvar.",
-    "barrier.",
-    "once.",
-    "latch.",
-];
-
-fn points() -> BTreeSet<String> {
-    let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
-    let mut points = BTreeSet::new();
-    for name in ["mp-shm", "mp-sync", "mp-channel"] {
-        for file in std::fs::read_dir(crates.join(name).join("src")).unwrap() {
-            let path = file.unwrap().path();
-            let text = if path.is_file() { std::fs::read_to_string(path).unwrap() } else { continue };
-            for part in text.split("crash::point(\"").skip(1) {
-                let point = part.split('"').next().unwrap();
-                if !ELSEWHERE.iter().any(|start| point.starts_with(start)) {
-                    points.insert(point.to_owned());
-                }
-            }
-        }
-    }
-    points.retain(|point| ELSEWHERE.iter().all(|elsewhere| !point.starts_with(elsewhere)));
-    points
-}
 
 fn item(number: u64) -> Item {
     let len = if number.is_multiple_of(3) { 400 } else { 3 };
@@ -171,8 +132,7 @@ fn die_at(point: &str, nth: u32) -> bool {
 fn b7_b8_a_kill_at_every_crash_point_harms_nobody_else() {
     // Passes a first point, so that this process reads the variable before any child is given it.
     drop(channel::<u64>(1).unwrap());
-    let points = points();
-    assert!(points.len() > 40, "the sources name their points: {points:?}");
+    let points = points::of_channels();
     let mut never = Vec::new();
     for point in &points {
         let died = [1, 2, 7].map(|nth| die_at(point, nth));
