@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "a child finds the point at which it dies in its environment")]
 
-use mp_channel::{Receiver, Sender, channel, spsc};
+use mp_channel::{Receiver, Select, Sender, channel, spsc};
 use mp_shm::Session;
 use mp_spawn::Process;
 use std::time::Duration;
@@ -46,6 +46,7 @@ fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) ->
     let mut received = 0;
     // On this one nothing ever arrives: a way to be asleep for certain.
     let (_quiet, silent) = channel::<u64>(1).map_err(|error| error.to_string())?;
+    let (bells, bells_out) = channel::<u64>(1).map_err(|error| error.to_string())?;
     // Nobody takes what is offered here.
     let (offers, _nobody) = channel::<Item>(0).map_err(|error| error.to_string())?;
     let (mut lane, mut lane_out) = spsc::channel::<Item>(2).map_err(|error| error.to_string())?;
@@ -54,6 +55,16 @@ fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) ->
             && !silent.recv_timeout(Duration::from_millis(1)).is_err_and(|error| error.is_empty())
         {
             return Err("something arrived where nothing was sent".to_owned());
+        }
+        if round.is_multiple_of(50) {
+            // The bell that this arms is rung by the send below, however the wait ended.
+            let mut select = Select::new();
+            select.end(&bells_out);
+            if !select.ready_timeout(Duration::from_millis(1)).is_err_and(|error| error.is_timeout()) {
+                return Err("something was ready where nothing was sent".to_owned());
+            }
+            bells.try_send(round).map_err(|error| error.to_string())?;
+            bells_out.try_recv().map_err(|error| error.to_string())?;
         }
         if round.is_multiple_of(50) && !offers.try_send(item(round)).is_err_and(|error| error.is_full()) {
             return Err("somebody took what was offered to nobody".to_owned());
