@@ -7,7 +7,7 @@
 //! ```
 //!
 //! One of them, or two at once, is killed every 0 to 2 ms and started again. Now and then nobody is killed until every one of them has
-//! got on: a death ends all sleeps, so only after the last one would a lost wake-up show.
+//! got on: a death ends all sleeps, so only after the last one would a lost wake-up show. Every fourth wait has a time-out, and is tried again.
 //!
 //! What is checked: every message that arrives is whole; none arrives twice; what one consumer gets of one producer through one
 //! channel is in order; of what each producer has sent all arrives, but for one message for every consumer killed (the one in its hands);
@@ -20,7 +20,7 @@ mod messages;
 
 use messages::{Checked, Item, Passed, content};
 use mp_channel::Select;
-use multiproc::{Message, Process, Receiver, RecvError, Sender, Session, Shared, channel};
+use multiproc::{Message, Process, Receiver, RecvError, SendError, Sender, Session, Shared, channel};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +49,8 @@ const TOPOLOGIES: [Topology; 7] = [
 const LOG_CAPACITY: usize = 64;
 /// Nobody killed, and one of them does not get on for so long: stuck.
 pub(crate) const STUCK: Duration = Duration::from_secs(20);
+/// How long those wait who try again and again.
+const HASTE: Duration = Duration::from_micros(50);
 /// One in so many kills is followed by a stand-still.
 const STAND_STILL: u32 = 8;
 
@@ -76,12 +78,31 @@ type Consumer = (u64, Vec<Receiver<Item>>, Shared<AtomicU64>, Sender<Passed>);
 
 fn produce((serial, channels, sent): Producer) {
     for position in 0.. {
-        let at = messages::channel_of(position, channels.len());
-        if channels[at].send((serial, position, content(serial, position))).is_err() {
+        let channel = &channels[messages::channel_of(position, channels.len())];
+        if send(channel, (serial, position, content(serial, position))).is_err() {
             return;
         }
         sent.store(position + 1, Ordering::Release);
     }
+}
+
+/// Sends; some messages are taken back again and again until somebody is there in time.
+fn send(channel: &Sender<Item>, item: Item) -> Result<(), SendError<Item>> {
+    if !is_hasty(item.1) {
+        return channel.send(item);
+    }
+    let mut item = item;
+    loop {
+        match channel.send_timeout(item, HASTE) {
+            Err(error) if error.is_full() => item = error.into_value(),
+            result => return result,
+        }
+    }
+}
+
+/// Whether the wait for a message of this number has a time-out.
+fn is_hasty(number: u64) -> bool {
+    number % 4 == 3
 }
 
 /// Gives what ended it if that was not the end of the channels.
@@ -105,7 +126,16 @@ fn consume((serial, channels, passed, log): Consumer) -> String {
 /// How to receive from one channel, or from whichever of several has something.
 fn next_of(channels: &[Receiver<Item>]) -> Box<dyn FnMut() -> Result<Item, RecvError> + '_> {
     if let [channel] = channels {
-        return Box::new(|| channel.recv());
+        let mut numbers = 0..;
+        return Box::new(move || {
+            let hasty = is_hasty(numbers.next().unwrap_or_default());
+            loop {
+                match if hasty { channel.recv_timeout(HASTE) } else { channel.recv() } {
+                    Err(RecvError::Empty) => {}
+                    result => return result,
+                }
+            }
+        });
     }
     let mut select = Select::new();
     channels.iter().for_each(|channel| _ = select.end(channel));
@@ -290,7 +320,12 @@ impl Topology {
             }
         }
         drop(log);
-        if reader.join().is_err() {
+        while !reader.is_finished() && Instant::now() < stops_at + STUCK {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if !reader.is_finished() {
+            totals.broken.push("the reader of the log was not told that all consumers are gone".to_owned());
+        } else if reader.join().is_err() {
             totals.broken.push("the reader of the log panicked".to_owned());
         }
         let mut checked = checked.lock().unwrap_or_else(PoisonError::into_inner);
