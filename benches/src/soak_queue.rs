@@ -102,7 +102,7 @@ fn send(channel: &Sender<Item>, item: Item) -> Result<(), SendError<Item>> {
 
 /// Whether the wait for a message of this number has a time-out.
 fn is_hasty(number: u64) -> bool {
-    number % 4 == 3
+    (number + 1).is_multiple_of(4)
 }
 
 /// Gives what ended it if that was not the end of the channels.

@@ -107,7 +107,7 @@ pub(super) fn soak(time: Duration, kills_max: u64, seed: u64) -> multiproc::Resu
 /// Kills one of a pair (or both, if `which` is 0), and checks what the other one says. Gives the messages that had arrived.
 fn end(pair: Pair, which: u32, totals: &mut Totals) -> multiproc::Result<u64> {
     let Pair { producer, consumer, turns } = pair;
-    let (kills_producer, kills_consumer) = (which == 0 || which % 2 == 0, which == 0 || which % 2 == 1);
+    let (kills_producer, kills_consumer) = (which.is_multiple_of(2), which == 0 || !which.is_multiple_of(2));
     totals.producer_kills += u64::from(kills_producer);
     totals.consumer_kills += u64::from(kills_consumer);
     if kills_producer && kills_consumer {

@@ -1,5 +1,7 @@
 //! Channels whose positions pass the end of their 44 bits. Tests only: those that users make start at 0, and would need years.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use crate::channel::{expected_bytes, type_hash};
 use crate::slot::{Cut, View};
 use crate::{Receiver, Select, Sender, spsc};

@@ -1,6 +1,5 @@
 //! One very large message, received by a process that goes on.
 #![cfg(not(loom))]
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_channel::channel;
 use mp_shm::Session;

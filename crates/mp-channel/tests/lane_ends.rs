@@ -11,10 +11,7 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(120);
 
 fn fill(mut numbers: spsc::Sender<(u64, Vec<u64>)>) {
-    let mut number = 0;
-    while numbers.try_send((number, vec![number; 300])).is_ok() {
-        number += 1;
-    }
+    (0..16).for_each(|number| numbers.send((number, vec![number; 300])).unwrap());
 }
 
 #[test]
