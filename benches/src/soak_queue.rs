@@ -79,7 +79,9 @@ type Consumer = (u64, Vec<Receiver<Item>>, Shared<AtomicU64>, Sender<Passed>);
 fn produce((serial, channels, sent): Producer) {
     for position in 0.. {
         let channel = &channels[messages::channel_of(position, channels.len())];
-        if send(channel, (serial, position, content(serial, position))).is_err() {
+        if let Err(error) = send(channel, (serial, position, content(serial, position))) {
+            // The channels outlive their producers, so this is never to happen.
+            eprintln!("producer {serial}, message {position}: {:?}", error.failure);
             return;
         }
         sent.store(position + 1, Ordering::Release);
