@@ -127,7 +127,7 @@ fn docs() -> Result<bool> {
     Ok(true)
 }
 
-/// A short kill run over the queue; `cargo xtask soak` does the long ones.
+/// Short kill runs over every channel and primitive; `cargo xtask soak` does the long ones.
 fn kill() -> Result<bool> {
     let run = ["run", "--release", "-p", "mp-benches", "--bin", "soak", "--"];
     Call::cargo(run)?.args(["queue", "--kills", "400", "--seconds", "60"]).run()?;

@@ -26,8 +26,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("list") => {
-                println!("queue");
-                soak_sync::NAMES.iter().for_each(|name| println!("{name}"));
+                soak_queue::names().chain(soak_sync::NAMES).for_each(|name| println!("{name}"));
                 return Ok(true);
             }
             Long("seconds") => seconds = parser.value()?.parse()?,
@@ -49,12 +48,9 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
     }
     let time = Duration::from_secs(seconds);
     let name = name.ok_or("name a soak; --list names them")?;
-    let report = if name == "queue" {
-        soak_queue::soak(time, kills, seed)?
-    } else {
-        soak_sync::soak(&name, time, kills, seed)
-            .ok_or_else(|| format!("no soak is called {name}; --list names them"))??
-    };
+    let report = soak_queue::soak(&name, time, kills, seed)
+        .or_else(|| soak_sync::soak(&name, time, kills, seed))
+        .ok_or_else(|| format!("no soak is called {name}; --list names them"))??;
     println!("{report:#}");
     if let Some(path) = json {
         std::fs::write(path, format!("{report:#}\n"))?;

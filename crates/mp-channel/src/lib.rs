@@ -79,6 +79,8 @@ mod source;
 pub mod spsc;
 #[cfg(not(loom))]
 pub mod untrusted;
+#[cfg(all(test, not(loom)))]
+mod wrap;
 
 #[cfg(not(loom))]
 pub use channel::{IntoIter, Receiver, Sender, channel, channel_in};

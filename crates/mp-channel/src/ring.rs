@@ -585,6 +585,17 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         let _ = hint.compare_exchange(position, next, Ordering::AcqRel, Ordering::Relaxed);
     }
 
+    /// Moves a hint on to `position`, all positions before which are known to be passed, unless it is there or beyond.
+    #[cold]
+    fn catch_up(&self, hint: &AtomicU64, position: u64) {
+        let behind = |hint: u64| {
+            let ahead = position.wrapping_sub(hint) & SEQUENCE_MASK;
+            ahead != 0 && ahead <= SEQUENCE_MASK / 2
+        };
+        let _ =
+            hint.fetch_update(Ordering::AcqRel, Ordering::Acquire, |hint| behind(hint).then_some(position));
+    }
+
     #[inline]
     fn swap(&self, slot: &AtomicU64, from: u64, to: u64) -> bool {
         // CLAIM: Acquire pairs with FULL and EMPTY; Release passes on what earlier owners of the slot released.
@@ -664,6 +675,10 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         if seen.state != DEAD {
             return false;
         }
+        // Before it is free: else the slot could go round while a hint lags behind a receiver that died or stands still, and he would find
+        // a sequence that he cannot know. (A rendezvous whose senders took back what they had offered was called corrupt.)
+        self.catch_up(&self.control.head.0, seen.sequence);
+        crash::point("ring.caught_up");
         if self.swap(slot, found, word(EMPTY, self.shape.lap_on(seen.sequence), 0)) {
             self.move_on(&self.control.head.0, seen.sequence);
             self.control.not_full.0.wake(self.world, 1);

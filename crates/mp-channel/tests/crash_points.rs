@@ -5,11 +5,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "a child finds the point at which it dies in its environment")]
 
-use mp_channel::{Receiver, Select, Sender, channel, joinable, spsc};
+use mp_channel::{Receiver, Select, Sender, broadcast, channel, joinable, spsc};
 use mp_shm::Session;
 use mp_spawn::Process;
-use std::collections::BTreeSet;
 use std::time::Duration;
+
+mod points;
 
 /// A number, small or large content, and now and then an end of a channel.
 type Item = (u64, Vec<u64>, Option<Sender<u64>>);
@@ -34,46 +35,6 @@ const RACES: &[&str] = &[
     "block.freed",
 ];
 
-/// Points of what no channel uses; the own tests of mp-shm and mp-sync are about them.
-const ELSEWHERE: &[&str] = &[
-    "list.",
-    "stamped.",
-    "references.before_sole",
-    "references.referring",
-    "names.",
-    "file.",
-    "published.",
-    "mutex.",
-    "gate.",
-    "slots.",
-    "rwlock.",
-    "semaphore.",
-    "event.",
-    "condvar.",
-    "barrier.",
-    "once.",
-    "latch.",
-];
-
-fn points() -> BTreeSet<String> {
-    let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
-    let mut points = BTreeSet::new();
-    for name in ["mp-shm", "mp-sync", "mp-channel"] {
-        for file in std::fs::read_dir(crates.join(name).join("src")).unwrap() {
-            let path = file.unwrap().path();
-            let text = if path.is_file() { std::fs::read_to_string(path).unwrap() } else { continue };
-            for part in text.split("crash::point(\"").skip(1) {
-                let point = part.split('"').next().unwrap();
-                if !ELSEWHERE.iter().any(|start| point.starts_with(start)) {
-                    points.insert(point.to_owned());
-                }
-            }
-        }
-    }
-    points.retain(|point| ELSEWHERE.iter().all(|elsewhere| !point.starts_with(elsewhere)));
-    points
-}
-
 fn item(number: u64) -> Item {
     let len = if number.is_multiple_of(3) { 400 } else { 3 };
     let end = number.is_multiple_of(5).then(|| channel(1).unwrap().0);
@@ -85,10 +46,12 @@ fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) ->
     let mut received = 0;
     // On this one nothing ever arrives: a way to be asleep for certain.
     let (_quiet, silent) = channel::<u64>(1).map_err(|error| error.to_string())?;
+    let (bells, bells_out) = channel::<u64>(1).map_err(|error| error.to_string())?;
     // Nobody takes what is offered here.
     let (offers, _nobody) = channel::<Item>(0).map_err(|error| error.to_string())?;
     // Where blocks come back while others are on their way.
     let (bulk, bulk_out) = channel::<Vec<u64>>(4).map_err(|error| error.to_string())?;
+    let (news, mut news_out) = broadcast::channel::<Vec<u64>>(2).map_err(|error| error.to_string())?;
     let (tasks, tasks_out) = joinable::channel::<u64>(4).map_err(|error| error.to_string())?;
     let mut select = Select::new();
     select.end(&items_out);
@@ -98,6 +61,16 @@ fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) ->
             && !silent.recv_timeout(Duration::from_millis(1)).is_err_and(|error| error.is_empty())
         {
             return Err("something arrived where nothing was sent".to_owned());
+        }
+        if round.is_multiple_of(50) {
+            // The bell that this arms is rung by the send below, however the wait ended.
+            let mut select = Select::new();
+            select.end(&bells_out);
+            if !select.ready_timeout(Duration::from_millis(1)).is_err_and(|error| error.is_timeout()) {
+                return Err("something was ready where nothing was sent".to_owned());
+            }
+            bells.try_send(round).map_err(|error| error.to_string())?;
+            bells_out.try_recv().map_err(|error| error.to_string())?;
         }
         if round.is_multiple_of(50) && !offers.try_send(item(round)).is_err_and(|error| error.is_full()) {
             return Err("somebody took what was offered to nobody".to_owned());
@@ -109,6 +82,11 @@ fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) ->
             if bulk_out.try_iter().flatten().any(|word| word != round) {
                 return Err("other words came out of the bulk".to_owned());
             }
+            for _ in 0..3 {
+                news.send(&vec![round; 400]).map_err(|error| error.to_string())?;
+            }
+            // One is missed, of the others one is left for certain.
+            while !news_out.try_recv().is_err_and(|error| error.is_empty()) {}
             tasks.try_send(round).map_err(|error| error.to_string())?;
             tasks_out.try_recv().map_err(|error| error.to_string())?.done();
             tasks.join().map_err(|error| error.to_string())?;
@@ -188,8 +166,7 @@ fn die_at(point: &str, nth: u32) -> bool {
 fn b7_b8_a_kill_at_every_crash_point_harms_nobody_else() {
     // Passes a first point, so that this process reads the variable before any child is given it.
     drop(channel::<u64>(1).unwrap());
-    let points = points();
-    assert!(points.len() > 40, "the sources name their points: {points:?}");
+    let points = points::of_channels();
     let mut never = Vec::new();
     for point in &points {
         let died = [1, 2, 7].map(|nth| die_at(point, nth));

@@ -143,10 +143,15 @@ impl Shared {
 
     /// Offers a message and takes it back if nobody takes it at once; says whether somebody took it.
     fn offer(&self, me: u16, message: u32) -> bool {
+        self.offer_patiently(me, message, Patience::Forever).unwrap()
+    }
+
+    /// [`offer`](Self::offer) that waits for the slot as long as `patience`.
+    fn offer_patiently(&self, me: u16, message: u32, patience: Patience) -> Option<bool> {
         let view = View { shared: self, me };
         let ring = self.ring(&view);
         // SAFETY: as in `send`.
-        let claim = unsafe { ring.begin_send(Patience::Forever, || None) }.unwrap();
+        let claim = unsafe { ring.begin_send(patience, || None) }.ok()?;
         // SAFETY: the slot is claimed; loom checks that.
         self.messages[claim.index() as usize].with_mut(|place| unsafe { *place = message });
         ring.finish_send(&claim);
@@ -158,7 +163,7 @@ impl Shared {
             // SAFETY: as in `send`.
             unsafe { ring.abandon(&claim) };
         }
-        taken.is_ok()
+        Some(taken.is_ok())
     }
 
     fn receive(&self, me: u16, patience: Patience) -> Option<u32> {
@@ -436,4 +441,31 @@ fn ring_control_without_slot_watch() {
 #[test]
 fn ring_control_the_living_taken_for_dead() {
     assert!(fails("control_the_living_taken_for_dead"));
+}
+
+/// A receiver that dies at each step, also before it has moved the hint on; after it senders take back what they offered, again and again,
+/// and at last one message is sent and received. One after the other: what matters is what the dead one left.
+fn offers_after_a_death(die_at: Option<usize>) {
+    builder().check(move || {
+        let shared = Arc::new(Shared::new(1));
+        participant(3, Some(&shared.sentinels[3]), None, || shared.send(3, 9));
+        participant(1, Some(&shared.sentinels[1]), die_at, || shared.receive(1, Patience::None));
+        participant(2, Some(&shared.sentinels[2]), None, || {
+            for message in 1..=3 {
+                // If the dead one has left room.
+                assert_ne!(shared.offer_patiently(2, message, Patience::None), Some(true), "nobody takes it");
+            }
+        });
+        participant(4, Some(&shared.sentinels[4]), None, || {
+            // What the first receiver did not come to.
+            assert!([None, Some(9)].contains(&shared.receive(4, Patience::None)));
+            shared.send(4, LAST);
+            assert_eq!(shared.receive(4, Patience::Forever), Some(LAST));
+        });
+    });
+}
+
+#[test]
+fn ring_offers_taken_back_after_a_receiver_died_at_each_step() {
+    assert!(at_every_step(offers_after_a_death) >= 5);
 }

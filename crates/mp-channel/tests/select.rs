@@ -330,3 +330,148 @@ fn b15_a_rendezvous_can_be_selected_from_both_sides() {
     assert_eq!(taker.join().unwrap(), (0..10).collect::<Vec<_>>());
     assert_no_backstop();
 }
+
+/// One that waits at a lane, a rendezvous and a channel until all three are gone; gives how many messages it had of each.
+fn wait_for_all(ends: (Sender<()>, spsc::Receiver<u64>, Receiver<u64>, Receiver<u64>)) -> [u64; 3] {
+    let (ready, mut lane, rendezvous, queue) = ends;
+    ready.send(()).unwrap();
+    let mut select = Select::new();
+    select.end(&lane);
+    select.end(&rendezvous);
+    select.end(&queue);
+    let mut counts = [0; 3];
+    while let Ok(number) = select.ready() {
+        let result = match number {
+            0 => lane.try_recv(),
+            1 => rendezvous.try_recv(),
+            _ => queue.try_recv(),
+        };
+        match result {
+            Ok(_) => counts[number] += 1,
+            Err(error) if error.is_disconnected() => _ = select.remove(number),
+            Err(error) => assert!(error.is_empty(), "{error}"),
+        }
+    }
+    assert!(select.is_empty());
+    assert_no_backstop();
+    counts
+}
+
+fn hold<E>(_end: E) {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn b9_a_sleeping_select_learns_that_senders_were_dropped_or_killed() {
+    let _watchdog = watchdog(LONG);
+    for killed in [false, true] {
+        let (ready, is_ready) = channel(1).unwrap();
+        let (lane, lane_out) = spsc::channel::<u64>(1).unwrap();
+        let (rendezvous, rendezvous_out) = channel::<u64>(0).unwrap();
+        let (queue, queue_out) = channel::<u64>(1).unwrap();
+        let waiter = Process::spawn(wait_for_all, (ready, lane_out, rendezvous_out, queue_out)).unwrap();
+        is_ready.recv().unwrap();
+        let task = Task::leader(waiter.pid());
+        if killed {
+            let holders = [
+                Process::spawn(hold, lane).unwrap(),
+                Process::spawn(hold, rendezvous).unwrap(),
+                Process::spawn(hold, queue).unwrap(),
+            ];
+            for holder in holders {
+                task.wait_until_blocked();
+                holder.kill().unwrap();
+                assert_eq!(holder.join().unwrap_err().signal(), Some(9));
+            }
+        } else {
+            task.wait_until_blocked();
+            drop(lane);
+            task.wait_until_blocked();
+            drop(rendezvous);
+            task.wait_until_blocked();
+            drop(queue);
+        }
+        assert_eq!(waiter.join().unwrap(), [0; 3]);
+    }
+    assert_no_backstop();
+}
+
+#[test]
+fn b9_a_sleeping_select_learns_that_receivers_were_dropped_or_killed() {
+    let _watchdog = watchdog(LONG);
+    for killed in [false, true] {
+        let (mut lane, lane_out) = spsc::channel::<u64>(1).unwrap();
+        let (queue, queue_out) = channel::<u64>(1).unwrap();
+        lane.send(1).unwrap();
+        queue.send(1).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let wait = move || {
+            tell.send(Task::current()).unwrap();
+            let mut select = Select::new();
+            select.end(&lane);
+            select.end(&queue);
+            let first = select.ready().unwrap();
+            select.remove(first);
+            let second = select.ready().unwrap();
+            assert!(lane.try_send(2).unwrap_err().is_disconnected());
+            assert!(queue.try_send(2).unwrap_err().is_disconnected());
+            [first, second]
+        };
+        let order = if killed {
+            let first = Process::spawn(hold, queue_out).unwrap();
+            let second = Process::spawn(hold, lane_out).unwrap();
+            let waiter = std::thread::spawn(wait);
+            let task = told.recv().unwrap();
+            for child in [first, second] {
+                task.wait_until_blocked();
+                child.kill().unwrap();
+                assert_eq!(child.join().unwrap_err().signal(), Some(9));
+            }
+            waiter.join().unwrap()
+        } else {
+            let waiter = std::thread::spawn(wait);
+            let task = told.recv().unwrap();
+            task.wait_until_blocked();
+            drop(queue_out);
+            task.wait_until_blocked();
+            drop(lane_out);
+            waiter.join().unwrap()
+        };
+        assert_eq!(order, [1, 0]);
+    }
+    assert_no_backstop();
+}
+
+/// Fills a lane and a channel, and ends.
+fn fill((mut lane, queue): (spsc::Sender<u64>, Sender<Vec<u64>>)) {
+    (0..8).for_each(|number| lane.send(number).unwrap());
+    (0..8).for_each(|number| queue.send(vec![number; 400]).unwrap());
+}
+
+#[test]
+fn b10_a_select_drains_what_a_joined_producer_left() {
+    let _watchdog = watchdog(LONG);
+    let (lane, mut lane_out) = spsc::channel(8).unwrap();
+    let (queue, queue_out) = channel(8).unwrap();
+    Process::spawn(fill, (lane, queue)).unwrap().join().unwrap();
+    let mut select = Select::new();
+    select.end(&lane_out);
+    select.end(&queue_out);
+    let (mut numbers, mut lens) = (Vec::new(), Vec::new());
+    while let Ok(number) = select.ready() {
+        let ended = if number == 0 {
+            lane_out.try_recv().map(|number| numbers.push(number)).err()
+        } else {
+            queue_out.try_recv().map(|words| lens.push((words[0], words.len()))).err()
+        };
+        if let Some(error) = ended {
+            assert!(error.is_disconnected(), "{error}");
+            select.remove(number);
+        }
+    }
+    assert_eq!(numbers, (0..8).collect::<Vec<_>>());
+    assert_eq!(lens, (0..8).map(|number| (number, 400)).collect::<Vec<_>>());
+    assert_no_backstop();
+}

@@ -3,7 +3,8 @@
 #![expect(unsafe_code, reason = "installing a signal handler")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use mp_channel::{Receiver, RecvError, Sender, channel};
+use mp_channel::select::Interest;
+use mp_channel::{Receiver, RecvError, Select, Sender, channel, spsc};
 use mp_spawn::Process;
 use mp_testkit::proc::{self, Task};
 use mp_testkit::{assert_no_backstop, watchdog};
@@ -111,6 +112,122 @@ fn b5_a_blocked_send_does_not_show_signals() {
 }
 
 #[test]
+fn b5_a_blocked_rendezvous_does_not_show_signals() {
+    let _watchdog = watchdog(LONG);
+    let give = |(ready, sender): (Sender<()>, Sender<u64>)| {
+        begin(&ready);
+        sender.send(5).unwrap();
+        end()
+    };
+    let (ready, is_ready) = channel(1).unwrap();
+    let (sender, receiver) = channel(0).unwrap();
+    let child = Process::spawn(give, (ready, sender)).unwrap();
+    storm_while_blocked(child.pid(), &is_ready);
+    assert_eq!(receiver.recv().unwrap(), 5);
+    assert_eq!(child.join().unwrap(), STORM);
+
+    let take = |(ready, receiver): (Sender<()>, Receiver<u64>)| {
+        begin(&ready);
+        (receiver.recv().unwrap(), end())
+    };
+    let (ready, is_ready) = channel(1).unwrap();
+    let (sender, receiver) = channel(0).unwrap();
+    let child = Process::spawn(take, (ready, receiver)).unwrap();
+    storm_while_blocked(child.pid(), &is_ready);
+    sender.send(6).unwrap();
+    assert_eq!(child.join().unwrap(), (6, STORM));
+}
+
+#[test]
+fn b5_a_blocked_lane_does_not_show_signals() {
+    let _watchdog = watchdog(LONG);
+    let give = |(ready, mut sender): (Sender<()>, spsc::Sender<u64>)| {
+        begin(&ready);
+        sender.send(5).unwrap();
+        end()
+    };
+    let (ready, is_ready) = channel(1).unwrap();
+    let (mut sender, mut receiver) = spsc::channel(1).unwrap();
+    sender.send(4).unwrap();
+    let child = Process::spawn(give, (ready, sender)).unwrap();
+    storm_while_blocked(child.pid(), &is_ready);
+    assert_eq!((receiver.recv().unwrap(), receiver.recv().unwrap()), (4, 5));
+    assert_eq!(child.join().unwrap(), STORM);
+    assert!(receiver.recv().unwrap_err().is_disconnected());
+
+    let take = |(ready, mut receiver): (Sender<()>, spsc::Receiver<u64>)| {
+        begin(&ready);
+        (receiver.recv().unwrap(), receiver.recv_timeout(LONG).unwrap(), end())
+    };
+    let (ready, is_ready) = channel(1).unwrap();
+    let (mut sender, receiver) = spsc::channel(1).unwrap();
+    let child = Process::spawn(take, (ready, receiver)).unwrap();
+    storm_while_blocked(child.pid(), &is_ready);
+    sender.send(6).unwrap();
+    Task::leader(child.pid()).wait_until_blocked();
+    storm(child.pid(), |sent| sent < STORM);
+    sender.send(7).unwrap();
+    assert_eq!(child.join().unwrap(), (6, 7, 2 * STORM));
+}
+
+#[test]
+fn b5_a_blocked_batch_does_not_show_signals() {
+    let _watchdog = watchdog(LONG);
+    let take = |(ready, receiver): (Sender<()>, Receiver<u64>)| {
+        begin(&ready);
+        let mut values = Vec::new();
+        receiver.recv_many(&mut values, 3).unwrap();
+        (values, end())
+    };
+    let (ready, is_ready) = channel(1).unwrap();
+    let (sender, receiver) = channel(4).unwrap();
+    let child = Process::spawn(take, (ready, receiver)).unwrap();
+    storm_while_blocked(child.pid(), &is_ready);
+    sender.send(6).unwrap();
+    assert_eq!(child.join().unwrap(), (vec![6], STORM));
+}
+
+#[test]
+fn b5_a_blocked_select_does_not_show_signals() {
+    let _watchdog = watchdog(LONG);
+    type Way = fn((Sender<()>, Receiver<u64>)) -> (u64, u32);
+    let ways: [Way; 3] = [
+        |(ready, receiver)| {
+            begin(&ready);
+            let mut select = Select::new();
+            select.end(&receiver);
+            assert_eq!(select.ready().unwrap(), 0);
+            (receiver.try_recv().unwrap(), end())
+        },
+        |(ready, receiver)| {
+            begin(&ready);
+            let mut select = Select::new();
+            select.end(&receiver);
+            assert_eq!(select.ready_timeout(LONG).unwrap(), 0);
+            (receiver.try_recv().unwrap(), end())
+        },
+        // Beside a descriptor it sleeps in `poll`.
+        |(ready, receiver)| {
+            let (quiet, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+            begin(&ready);
+            let mut select = Select::new();
+            select.fd(&quiet, Interest::Read);
+            select.end(&receiver);
+            assert_eq!(select.ready().unwrap(), 1);
+            (receiver.try_recv().unwrap(), end())
+        },
+    ];
+    for way in ways {
+        let (ready, is_ready) = channel(1).unwrap();
+        let (sender, receiver) = channel(1).unwrap();
+        let child = Process::spawn(way, (ready, receiver)).unwrap();
+        storm_while_blocked(child.pid(), &is_ready);
+        sender.send(5).unwrap();
+        assert_eq!(child.join().unwrap(), (5, STORM));
+    }
+}
+
+#[test]
 fn b5_a_timeout_among_signals_is_not_early() {
     let _watchdog = watchdog(LONG);
     let wait = |(ready, receiver): (Sender<()>, Receiver<u64>)| {
@@ -169,5 +286,46 @@ fn b5_signals_at_any_instruction_lose_no_message() {
     });
     storm(child.pid(), |_| !exchange.is_finished());
     exchange.join().unwrap();
+    assert!(child.join().unwrap() > 0, "there were signals");
+}
+
+#[test]
+fn b5_signals_at_any_instruction_lose_no_message_of_a_lane_a_rendezvous_or_a_select() {
+    let _watchdog = watchdog(LONG);
+    const COUNT: u64 = 3000;
+    type Ends = (Sender<()>, spsc::Receiver<u64>, Sender<u64>);
+    let relay = |(ready, mut lane, rendezvous): Ends| {
+        begin(&ready);
+        let mut batch = 0;
+        loop {
+            let mut select = Select::new();
+            select.end(&lane);
+            select.ready().unwrap();
+            match lane.try_recv() {
+                Ok(number) => rendezvous.send(number).unwrap(),
+                Err(error) => {
+                    assert!(error.is_disconnected(), "{error}");
+                    break;
+                }
+            }
+            batch += 1;
+        }
+        assert_eq!(batch, COUNT);
+        end()
+    };
+    let (ready, is_ready) = channel(1).unwrap();
+    let (mut sender, lane) = spsc::channel(2).unwrap();
+    let (rendezvous, receiver) = channel(0).unwrap();
+    let child = Process::spawn(relay, (ready, lane, rendezvous)).unwrap();
+    is_ready.recv().unwrap();
+    let give = std::thread::spawn(move || (0..COUNT).for_each(|number| sender.send(number).unwrap()));
+    let take = std::thread::spawn(move || {
+        let mut values = Vec::new();
+        while receiver.recv_many(&mut values, 5).is_ok() {}
+        assert!(values.into_iter().eq(0..COUNT), "all, in order");
+    });
+    storm(child.pid(), |_| !take.is_finished());
+    give.join().unwrap();
+    take.join().unwrap();
     assert!(child.join().unwrap() > 0, "there were signals");
 }

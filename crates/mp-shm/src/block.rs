@@ -94,6 +94,8 @@ pub(crate) struct Caches {
 }
 
 const LARGE_CACHED_MAX: usize = 4;
+/// Most bytes of large blocks that a process keeps; larger blocks go back to the session at once.
+const LARGE_CACHED_BYTES_MAX: u64 = 32 << 20;
 
 fn small_cached_max(class: usize) -> usize {
     usize::try_from(((1 << 20) / class_bytes(class)).clamp(4, 64)).unwrap_or(4)
@@ -245,10 +247,21 @@ impl Session {
             Some(class) => (&caches.small[class], small_cached_max(class)),
             None => (&caches.large, LARGE_CACHED_MAX),
         };
-        let surplus = {
+        let surplus: Vec<u64> = {
             let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
             list.push(offset);
-            if list.len() > most { list.drain(..most.div_ceil(2)).collect() } else { Vec::new() }
+            let bytes = |offset: &u64| {
+                self.block_header(*offset).map_or(0, |header| header.capacity.load(Ordering::Relaxed))
+            };
+            if list.len() > most {
+                list.drain(..most.div_ceil(2)).collect()
+            } else if capacity > LARGE_CACHED_BYTES_MAX / 4
+                && list.iter().map(bytes).sum::<u64>() > LARGE_CACHED_BYTES_MAX
+            {
+                list.drain(..).collect()
+            } else {
+                Vec::new()
+            }
         };
         if !surplus.is_empty() {
             let mut locked = self.lock();

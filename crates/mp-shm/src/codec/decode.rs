@@ -24,7 +24,11 @@ pub struct Payload(Place);
 
 enum Place {
     /// In a box of its own: a payload is moved about more often than it is made.
-    Inline { session: Session, len: usize, bytes: Box<Inline> },
+    Inline {
+        session: Session,
+        len: usize,
+        bytes: Box<Inline>,
+    },
     Block(Block),
 }
 
