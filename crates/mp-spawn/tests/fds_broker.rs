@@ -1,7 +1,7 @@
 //! The process that holds descriptors: there is one, it stands apart, it has a limit, and it ends with the session.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use mp_channel::{Receiver, channel};
+use mp_channel::{Receiver, Sender, channel};
 use mp_shm::fds::{self, BrokerStatus};
 use mp_shm::{Fd, Session};
 use mp_spawn::Process;
@@ -78,12 +78,12 @@ fn b16_ten_processes_that_deposit_first_at_once_have_one_broker() {
     for child in &children {
         proc::Task::leader(child.pid()).wait_until_blocked();
     }
-    assert_eq!(brokers(), []);
+    assert!(brokers().is_empty());
     drop((open, gate));
     let found: Vec<(u32, Fd)> = children.into_iter().map(|child| child.join().unwrap()).collect();
     let pid = found[0].0;
     assert!(found.iter().all(|(one, fd)| *one == pid && fd.open().is_ok()));
-    assert_eq!(brokers(), [pid]);
+    assert_eq!(brokers(), vec![pid]);
     assert_eq!(status(), BrokerStatus { pid, held: 10 });
 }
 
@@ -95,13 +95,16 @@ fn b4_the_broker_ends_with_the_last_of_its_session() {
         let pid = status().pid;
         if part == "child" {
             // Nobody waits for it: it is the last of the session.
-            let outlive = |(fd, parent): (Fd, u32)| {
+            let outlive = |(fd, parent, runs): (Fd, u32, Sender<()>)| {
+                runs.send(()).unwrap();
                 proc::until(|| proc::has_ended(parent));
                 let opened = fd.open().is_ok();
                 let mut output = std::fs::File::from(fd.open().unwrap());
-                writeln!(output, "broker {} opened {opened}", status().pid).unwrap();
+                writeln!(output, "\nbroker {} opened {opened}", status().pid).unwrap();
             };
-            drop(Process::spawn(outlive, (fd, std::process::id())).unwrap());
+            let (sender, runs) = channel(1).unwrap();
+            drop(Process::spawn(outlive, (fd, std::process::id(), sender)).unwrap());
+            runs.recv().unwrap();
             std::process::exit(0);
         }
         println!("\nbroker {pid} opened true");

@@ -18,8 +18,8 @@
 //! and no participants, somebody starts, or has forked behind our back: it tries again soon, and ends after [`ALONE_MAX`].
 //!
 //! Owns: the table of what it holds, by token. Bytes of clients are input: see [`super::frame`]. Who is of another user, or does not
-//! know the session's secret, is turned away. A client that says nothing is dropped after [`CLIENT_MAX`], and
-//! nothing is waited for but at the one `poll`.
+//! know the session's secret, is turned away. A client that says nothing is dropped after [`CLIENT_MAX`], or when
+//! there are many such, and nothing is waited for but at the one `poll`.
 //!
 //! Death: of a client at any point leaves at most a descriptor whose object recovery takes back. Of the broker loses the table: fetches find
 //! that out, and the next deposit starts another.
@@ -42,7 +42,7 @@ use std::time::Duration;
 
 /// How long a client may take to ask.
 const CLIENT_MAX: Duration = Duration::from_secs(5);
-/// Clients that have not asked yet, at most; further ones wait in the queue of the socket.
+/// Clients that have not asked yet, at most.
 const CLIENTS_MAX: usize = 64;
 /// Descriptors kept free for the broker's own use, beside clients and participants.
 const RESERVE: usize = 32;
@@ -121,10 +121,9 @@ impl Broker {
     fn turn(&mut self) -> io::Result<()> {
         let until = self.next_look();
         let read = |fd| (fd, Interest::Read);
-        let takes_more = self.clients.len() < CLIENTS_MAX;
         let mut fds: Vec<_> = self.watched.iter().map(|one| read(one.pidfd.as_fd())).collect();
         fds.extend(self.clients.iter().map(|one| read(one.socket.as_fd())));
-        fds.extend(takes_more.then(|| read(self.listener.as_fd())));
+        fds.push(read(self.listener.as_fd()));
         let ready = poll(&fds, Some(until))?;
         let (dead, asking) = ready.split_at(self.watched.len());
         let somebody_died = dead.contains(&true);
@@ -138,9 +137,7 @@ impl Broker {
             self.look_who_is_left();
         }
         self.serve(&asking);
-        if takes_more {
-            self.accept()?;
-        }
+        self.accept()?;
         // Last: a nudge may have been among those who came.
         self.close_what_is_gone();
         Ok(())
@@ -169,14 +166,15 @@ impl Broker {
         }
     }
 
-    /// Lets in who has come; at most one queue's worth at a time, so that the dead are not forgotten over it.
+    /// Lets in who has come; so many at a time, lest the dead be forgotten over it. Of too many that say nothing the first is
+    /// dropped: if it was about to ask, it comes again.
     fn accept(&mut self) -> io::Result<()> {
         for _ in 0..CLIENTS_MAX {
-            if self.clients.len() == CLIENTS_MAX {
-                return Ok(());
-            }
             let Some((socket, peer)) = self.listener.accept()? else { return Ok(()) };
             if peer.user == process::user() && !self.answer(&socket) {
+                if self.clients.len() == CLIENTS_MAX {
+                    self.clients.remove(0);
+                }
                 self.clients.push(Client { socket, until: Deadline::after(CLIENT_MAX) });
             }
         }
@@ -223,8 +221,11 @@ impl Broker {
         if self.session.object_of(held.handle).is_none() {
             return Status::Unknown;
         }
-        let others = self.watched.len() + CLIENTS_MAX + RESERVE;
-        if self.held.len() >= self.limit.saturating_sub(others) {
+        let room = self.limit.saturating_sub(self.watched.len() + CLIENTS_MAX + RESERVE);
+        if self.held.len() >= room {
+            self.close_what_is_gone();
+        }
+        if self.held.len() >= room {
             return Status::Full;
         }
         // A second one under a token is the same deposit, asked again after a broken connection.
