@@ -23,6 +23,14 @@ fn broker() -> Result<Option<u32>, FdError> {
     Ok(fds::status(Session::current().unwrap())?.map(|status| status.pid))
 }
 
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn killed_brokers() {
     const KILLS: u32 = 100;
     let seed = fastrand::u64(..);
@@ -33,7 +41,7 @@ fn killed_brokers() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut random = fastrand::Rng::with_seed(seed);
-            while kills.load(Ordering::Relaxed) < KILLS {
+            while kills.load(Ordering::Relaxed) < KILLS && !done.load(Ordering::Relaxed) {
                 if let Ok(Some(pid)) = broker() {
                     std::thread::sleep(Duration::from_micros(random.u64(0..2000)));
                     let raw = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
@@ -44,6 +52,8 @@ fn killed_brokers() {
             }
             done.store(true, Ordering::Relaxed);
         });
+        // Also if this thread panics: the other one must not wait for brokers for ever.
+        let _done = Done(&done);
         let (_reader, writer) = std::io::pipe().unwrap();
         while !done.load(Ordering::Relaxed) {
             let fd = Fd::of(&writer).unwrap_or_else(|error| panic!("{error}: {error:?}"));

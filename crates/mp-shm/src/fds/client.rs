@@ -30,7 +30,7 @@ use std::time::Duration;
 /// How long the broker may take to start and to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How many brokers one call starts, at most.
-const STARTS_MAX: usize = 3;
+const STARTS_MAX: usize = 16;
 
 /// Starts a process of this program that calls [`broker::run`](super::broker::run) with duplicates of the session's file and the listening socket.
 pub type Starter = fn(Session, BorrowedFd<'_>) -> io::Result<()>;
