@@ -29,8 +29,8 @@ use std::time::Duration;
 
 /// How long the broker may take to start and to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many brokers one call starts, at most.
-const STARTS_MAX: usize = 16;
+/// How much longer each time a call waits before it starts a further broker in place of one that ended without an answer.
+const START_PAUSE: Duration = Duration::from_millis(1);
 
 /// Starts a process of this program that calls [`broker::run`](super::broker::run) with duplicates of the session's file and the listening socket.
 pub type Starter = fn(Session, BorrowedFd<'_>) -> io::Result<()>;
@@ -87,15 +87,15 @@ pub(super) fn deposit(
             Ok((Answer { status: Status::Full, .. }, _)) => return Err(FdFailure::Full),
             // The object is there: we hold it.
             Ok((Answer { status: Status::Unknown, .. }, _)) => return Err(FdFailure::Broken),
-            Err(Unasked::Absent) => starts += usize::from(start(session)?),
+            Err(Unasked::Absent) => {
+                std::thread::sleep(START_PAUSE * starts);
+                starts += u32::from(start(session)?);
+            }
             Err(Unasked::Died) => {}
             Err(Unasked::Failed(failure)) => return Err(failure),
         }
         if until.passed() {
-            return Err(FdFailure::TimedOut);
-        }
-        if starts > STARTS_MAX {
-            return Err(FdFailure::Broken);
+            return Err(if starts > 1 { FdFailure::Broken } else { FdFailure::TimedOut });
         }
     }
 }
