@@ -15,10 +15,10 @@
 //! *Who is left.* Every process that has the session's file open or mapped has part in a shared lock of it, the kernel's own count
 //! of users ([`SharedFile::note_use`](mp_sys::memory::SharedFile::note_use)); a process that is just being started has, too. When
 //! the broker can have that lock alone, nobody is left. It tries at each death of a participant, of which it holds a pidfd. Are there users
-//! and no participants, somebody starts, or has forked behind our back: it tries again soon, and ends after [`ALONE_MAX`].
+//! and no participants, somebody starts, or has forked behind our back: it tries again soon, and ends after 10 s.
 //!
-//! Owns: the table of what it holds, by token. Bytes of clients are input: see [`super::frame`]. Who is of another user, or does not
-//! know the session's secret, is turned away. A client that says nothing is dropped after [`CLIENT_MAX`], or when
+//! Owns: the table of what it holds, by token. Bytes of clients are input: see `frame.rs`. Who is of another user, or does not
+//! know the session's secret, is turned away. A client that says nothing is dropped after 5 s, or when
 //! there are many such, and nothing is waited for but at the one `poll`.
 //!
 //! Death: of a client at any point leaves at most a descriptor whose object recovery takes back. Of the broker loses the table: fetches find

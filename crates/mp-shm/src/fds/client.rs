@@ -13,7 +13,7 @@
 //! Who binds the name starts the broker, so there is one, however many come first at once; the others wait in the queue of the socket.
 //!
 //! Owns: nothing between calls. Death: of who has bound the name and not started the broker closes the socket; those who wait there
-//! are told and begin again. Of the broker: the same. Every wait ends after [`PATIENCE`].
+//! are told and begin again. Of the broker: the same. Every wait ends after `PATIENCE`.
 
 use super::error::{FdError, FdFailure};
 use super::frame::{ANSWER_BYTES, Answer, Question, Status, Token};
