@@ -91,6 +91,8 @@ pub use futures::{RecvFuture, RecvStream, SendFuture};
 #[cfg(not(loom))]
 pub use loan::{Loan, LoanUninit};
 #[cfg(not(loom))]
+pub use mp_shm::Fd;
+#[cfg(not(loom))]
 pub use received::Received;
 #[cfg(not(loom))]
 pub use select::Select;

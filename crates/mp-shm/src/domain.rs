@@ -12,12 +12,14 @@ use std::sync::atomic::Ordering;
 pub(crate) struct Locked {
     pub(crate) session: Session,
     pub(crate) header: &'static Header,
+    /// Descriptors lost their last holder: the broker is told once the lock is given back.
+    pub(crate) fds_freed: bool,
 }
 
 impl Locked {
     /// For [`Session::lock`], which has just taken the lock.
     pub(crate) fn new(session: Session) -> Self {
-        Self { session, header: session.header() }
+        Self { session, header: session.header(), fds_freed: false }
     }
 
     /// Commits the pages of a table entry.
@@ -34,5 +36,8 @@ impl Drop for Locked {
             self.header.dirty.store(DIRTY_BLOCKS, Ordering::Relaxed);
         }
         self.header.lock.0.unlock();
+        if self.fds_freed {
+            crate::fds::nudge(self.session);
+        }
     }
 }

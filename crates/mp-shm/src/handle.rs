@@ -47,6 +47,8 @@ impl Kind {
     pub const TICKETS: Self = Self(40);
     /// A ticket; role 1.
     pub const TICKET: Self = Self(41);
+    /// A file descriptor, held by the session's broker: see [`Fd`](crate::Fd).
+    pub const FD: Self = Self(38);
     /// The writing end of a cell with the latest value; role 1.
     pub const LATEST_WRITER: Self = Self(48);
     /// A channel with one sender and one receiver.
@@ -88,7 +90,7 @@ impl Kind {
     /// Whether the object is plain memory: no slots, nothing in it that recovery must know of.
     #[must_use]
     pub fn is_memory(self) -> bool {
-        (Self::VALUE.0..=Self::PART.0).contains(&self.0)
+        (Self::VALUE.0..=Self::FD.0).contains(&self.0)
     }
 }
 

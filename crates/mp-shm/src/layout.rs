@@ -44,6 +44,10 @@ pub struct Header {
     pub asymmetric_barriers: AtomicU32,
     /// Random; seals code references against bytes that only look like one.
     pub secret: [AtomicU64; 2],
+    /// Random; the name at which the broker of descriptors listens. Everybody on this machine can see it while it does.
+    pub broker_name: [AtomicU64; 2],
+    /// Random; shows the broker that who asks is of this session.
+    pub broker_secret: [AtomicU64; 2],
     /// Processors that threads of the session may run on, as they were when each registered or last went to sleep.
     pub processors: [AtomicU64; mp_sys::cpu::MASK_WORDS],
     /// Guards all tables.

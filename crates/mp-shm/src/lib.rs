@@ -15,6 +15,7 @@
 //! | a few strings, numbers, bytes | [`List`] | everybody, one item at a time |
 //! | the newest of a row of values | [`Latest`], [`LatestWriter`] | one writer, who never waits |
 //! | any message, read in place | [`Frozen`], [`SealedFrozen`] | nobody |
+//! | a file descriptor | [`Fd`] | nobody; each who opens it gets a duplicate |
 //!
 //! A handle that can be cloned gives no reference to what others may change.
 //!
@@ -47,6 +48,8 @@ pub mod deliver;
 mod domain;
 #[cfg(not(loom))]
 pub mod error;
+#[cfg(not(loom))]
+pub mod fds;
 #[cfg(not(loom))]
 pub mod file_segment;
 #[cfg(not(loom))]
@@ -116,6 +119,8 @@ mod words;
 pub use array::Array;
 #[cfg(not(loom))]
 pub use codec::Message;
+#[cfg(not(loom))]
+pub use fds::Fd;
 #[cfg(not(loom))]
 pub use file_segment::FileSegment;
 #[cfg(not(loom))]

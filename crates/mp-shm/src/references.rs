@@ -516,6 +516,7 @@ impl Locked {
     /// Frees an object and the messages in it; returns what was attached to those.
     pub(crate) fn destroy(&mut self, object: u64, kind: Kind) -> Vec<(u64, usize)> {
         // A process that does not know the kind cannot look inside; one that does will find it at its next recovery.
+        self.fds_freed |= kind == Kind::FD;
         let Some(kind) = kinds::find(kind) else { return Vec::new() };
         let mut blocks = Vec::new();
         kind.blocks(self.session, object, &mut |block| blocks.push(block));

@@ -120,6 +120,7 @@ impl Session {
                 Err(error) => return Err(SessionError::Create(error)),
             }
         };
+        file.note_use().map_err(SessionError::Create)?;
         file.commit(0, BELLS + (BELL_COUNT * size_of::<Bell>()) as u64).map_err(SessionError::Create)?;
         let waits_bytes = (WAIT_MAX * size_of::<WaitEntry>()) as u64;
         file.commit(WAITS, waits_bytes).map_err(SessionError::Create)?;
@@ -134,9 +135,11 @@ impl Session {
         header.user.store(mp_sys::process::user(), Ordering::Relaxed);
         let asymmetric = mp_sys::barrier::is_asymmetric();
         header.asymmetric_barriers.store(asymmetric.into(), Ordering::Relaxed);
-        let secret = mp_sys::process::random().map_err(SessionError::Create)?;
-        header.secret[0].store(secret[0], Ordering::Relaxed);
-        header.secret[1].store(secret[1], Ordering::Relaxed);
+        for words in [&header.secret, &header.broker_name, &header.broker_secret] {
+            let random = mp_sys::process::random().map_err(SessionError::Create)?;
+            words[0].store(random[0], Ordering::Relaxed);
+            words[1].store(random[1], Ordering::Relaxed);
+        }
         header.process_next.store(1, Ordering::Relaxed);
         header.thread_next.store(1, Ordering::Relaxed);
         header.process_high.store(1, Ordering::Relaxed);
@@ -152,6 +155,20 @@ impl Session {
     /// If it is no session, of another library version, another user or another pid namespace.
     pub fn attach(fd: OwnedFd) -> Result<Self, SessionError> {
         let file = SharedFile::adopt(fd).map_err(SessionError::Attach)?;
+        // A descriptor that was handed over shares the note of who had it before; one that was opened anew does not. Should the note
+        // be refused, the broker ends early, and descriptors in messages are lost with a clear error.
+        let _ = file.note_use();
+        Self::attach_file(file)
+    }
+
+    /// Attaches without being counted among those who use the session: for who ends when nobody does any more.
+    pub(crate) fn observe(fd: OwnedFd) -> Result<Self, SessionError> {
+        let own = SharedFile::opened_anew(&fd).map_err(SessionError::Attach)?;
+        drop(fd);
+        Self::attach_file(SharedFile::adopt(own).map_err(SessionError::Attach)?)
+    }
+
+    fn attach_file(file: SharedFile) -> Result<Self, SessionError> {
         let identity = mp_sys::file::identity(file.fd()).map_err(SessionError::Attach)?;
         if let Some(session) = Self::attached_to(identity) {
             return Ok(session);

@@ -12,5 +12,10 @@ fn main() {
         Ok(child) => println!("{:?}", child.join()),
         Err(error) => println!("{error:?}: {error}"),
     }
+    match std::fs::File::open("/dev/null").map(mp_shm::Fd::new) {
+        Ok(Ok(fd)) => println!("deposited, and opened again: {}", fd.open().is_ok()),
+        Ok(Err(error)) => println!("{:?}: {error}", error.failure()),
+        Err(error) => println!("{error}"),
+    }
     println!("children: {:?}", mp_testkit::proc::children());
 }

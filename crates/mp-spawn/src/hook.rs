@@ -7,10 +7,11 @@
 //!
 //! In the constructor: it acts only inside the main executable (a plugin has a copy of this crate and must not steal the job); the
 //! marker is removed first, while there is one thread; constructors that come after ours run before the job, since a job expects
-//! a fully made program; SIGPIPE is ignored, as Rust programs expect; panics are caught, for none may leave a constructor.
+//! a fully made program (the broker runs none of its code and does without); SIGPIPE is ignored, as Rust programs expect; panics are caught, for none may leave a constructor.
 
 #![expect(unsafe_code, reason = "a constructor, the environment, file descriptors by number")]
 
+use crate::broker;
 use crate::job;
 use mp_shm::Session;
 use mp_shm::deliver::Record;
@@ -24,7 +25,7 @@ pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
 static RAN: AtomicBool = AtomicBool::new(false);
 
 /// Exit code of a child that could not get at its job.
-const EXIT_NO_JOB: i32 = 125;
+pub(crate) const EXIT_NO_JOB: i32 = 125;
 
 /// What the marker says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +57,17 @@ pub(crate) fn has_run() -> bool {
     RAN.load(Ordering::Relaxed)
 }
 
-/// Runs the job if this process was started for one, and exits; returns at once otherwise.
+/// Runs the job if this process was started for one, or is the broker of descriptors, and exits; returns at once otherwise.
 ///
 /// Only needed without the feature `constructor`: call it first thing in `main`, before threads are started.
 pub fn init() {
     RAN.store(true, Ordering::Relaxed);
+    mp_shm::fds::set_starter(broker::start);
+    if let Some(text) = std::env::var_os(broker::MARKER) {
+        // SAFETY: at the top of `main`, or in the constructor, no other thread reads the environment.
+        unsafe { std::env::remove_var(broker::MARKER) };
+        std::process::exit(text.to_str().map_or(EXIT_NO_JOB, broker::run));
+    }
     if let Some(text) = std::env::var_os(MARKER) {
         // SAFETY: at the top of `main`, or in the constructor, no other thread reads the environment.
         unsafe { std::env::remove_var(MARKER) };

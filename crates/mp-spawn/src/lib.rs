@@ -7,10 +7,13 @@
 //! How a child finds its job: a constructor in the executable's `.init_array` (feature `constructor`, on by default), see [`hook`];
 //! without it, [`init`] at the top of `main`.
 //!
+//! The same hook starts the process that holds descriptors on their way between processes: see [`mp_shm::Fd`].
+//!
 //! What it does not do yet: start methods other than `spawn`, a builder, daemon children, resource limits.
 //!
 //! Limits: Linux with glibc; a stack overflow in a child is reported as SIGSEGV; a child whose parent dies runs on to its end.
 
+mod broker;
 pub mod code;
 mod error;
 pub mod hook;

@@ -1,5 +1,6 @@
 //! The parent's side: starting a process and waiting for what its function returns.
 
+use crate::broker;
 use crate::code::FnRef;
 use crate::error::{JoinError, SpawnError};
 use crate::hook::{self, MARKER, Marker};
@@ -307,32 +308,41 @@ fn reap_detached() {
 }
 
 fn start_self(session: Session, marker: Marker) -> std::io::Result<Child> {
-    let executable = EXECUTABLE.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let path = match executable {
-        Some(path) => CString::new(path.into_os_string().into_vec())?,
-        None => c"/proc/self/exe".to_owned(),
-    };
     let arguments = strings(std::env::args_os())?;
-    let marker = OsString::from(format!("{MARKER}={}", marker.to_text()));
-    let environment = std::env::vars_os().filter(|(name, _)| name != MARKER).map(|(name, value)| {
-        let mut entry = name;
-        entry.push("=");
-        entry.push(value);
-        entry
-    });
-    let environment = strings(environment.chain([marker]))?;
+    let environment = environment(&format!("{MARKER}={}", marker.to_text()))?;
     start(&Program {
-        path: &path,
+        path: &executable()?,
         arguments: &borrowed(&arguments),
         environment: &borrowed(&environment),
         inherit: &[session.fd()],
     })
 }
 
+/// The program that children run.
+pub(crate) fn executable() -> std::io::Result<CString> {
+    let executable = EXECUTABLE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(match executable {
+        Some(path) => CString::new(path.into_os_string().into_vec())?,
+        None => c"/proc/self/exe".to_owned(),
+    })
+}
+
+/// The environment of this process, and a marker.
+pub(crate) fn environment(marker: &str) -> std::io::Result<Vec<CString>> {
+    let ours = |name: &OsString| name == MARKER || name == broker::MARKER;
+    let environment = std::env::vars_os().filter(|(name, _)| !ours(name)).map(|(name, value)| {
+        let mut entry = name;
+        entry.push("=");
+        entry.push(value);
+        entry
+    });
+    strings(environment.chain([OsString::from(marker)]))
+}
+
 fn strings(from: impl Iterator<Item = OsString>) -> std::io::Result<Vec<CString>> {
     from.map(|one| CString::new(one.as_bytes()).map_err(Into::into)).collect()
 }
 
-fn borrowed(strings: &[CString]) -> Vec<&CStr> {
+pub(crate) fn borrowed(strings: &[CString]) -> Vec<&CStr> {
     strings.iter().map(CString::as_c_str).collect()
 }

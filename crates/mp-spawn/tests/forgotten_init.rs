@@ -33,11 +33,16 @@ fn a11_a_program_that_forgot_init_gets_a_clear_error_and_no_child() {
 
     let said = run(&[]);
     assert_eq!(said.matches("main\n").count(), 1, "no child ran main: {said}");
-    assert!(said.contains("NoHook"), "{said}");
+    assert_eq!(
+        said.matches("NoHook").count(),
+        2,
+        "for the process, and for the broker of descriptors: {said}"
+    );
     assert!(said.contains("multiproc::init()"), "the text says what to do: {said}");
     assert!(said.contains("children: []"), "{said}");
 
     let said = run(&["init"]);
     assert_eq!(said.matches("main\n").count(), 1, "the child found its job in init: {said}");
     assert!(said.contains("Ok(42)"), "{said}");
+    assert!(said.contains("opened again: true"), "the broker found its task in init: {said}");
 }

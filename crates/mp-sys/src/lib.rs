@@ -14,6 +14,7 @@
 //! | [`memory`] | sealed sparse memory files and their mappings |
 //! | [`mod@file`] | files that have a name: opened safely, given memory, mapped |
 //! | [`socket`] | handing a file descriptor to a process that asks at a socket |
+//! | [`packet`] | frames with at most one descriptor each, over a socket with an abstract name |
 //! | [`poll`] | waiting for file descriptors; a descriptor that can be rung |
 //! | [`exit`] | code that runs when the program ends |
 //! | [`start`] | starting a program by a vfork-style clone |
@@ -51,6 +52,8 @@ pub mod fork;
 pub mod memory;
 #[cfg(not(loom))]
 pub mod object;
+#[cfg(not(loom))]
+pub mod packet;
 #[cfg(not(loom))]
 pub mod poll;
 #[cfg(not(loom))]

@@ -7,10 +7,10 @@
 
 #![expect(unsafe_code, reason = "mapping of shared memory")]
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{FlockOperation, MemfdFlags, Mode, OFlags, SealFlags};
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -45,6 +45,31 @@ impl SharedFile {
         rustix::fs::ftruncate(&fd, size)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(Self { fd, size })
+    }
+
+    /// Notes that this process uses the file, through the open file that its descriptor and mappings stand for: those that were handed
+    /// the descriptor share the note, and it ends when the last of them has closed and unmapped it, or is dead.
+    ///
+    /// # Errors
+    /// What `flock` says.
+    pub fn note_use(&self) -> io::Result<()> {
+        Ok(rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockShared)?)
+    }
+
+    /// Whether nobody uses the file any more, as [noted](Self::note_use); this is the file [opened anew](Self::opened_anew). From then on
+    /// nobody can note it.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
+    /// The same file, opened a second time: it has no part in the first one's note of use.
+    ///
+    /// # Errors
+    /// What opening it by `/proc` says.
+    pub fn opened_anew(fd: impl AsFd) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+        Ok(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
     }
 
     /// Takes over a file descriptor that somebody handed on, after checking that it is a file sealed as ours are.
@@ -344,6 +369,23 @@ mod tests {
         assert_eq!(unsafe { byte.read() }, 0);
         assert!(rustix::fs::ftruncate(file.fd(), 5).is_err(), "the size is sealed");
         assert!(rustix::fs::ftruncate(file.fd(), 1 << 31).is_err(), "the size is sealed");
+    }
+
+    #[test]
+    fn a_file_is_in_use_until_its_last_mapping_is_gone() {
+        let file = SharedFile::create("mp-test", 4096).unwrap();
+        file.note_use().unwrap();
+        let observer = SharedFile::adopt(SharedFile::opened_anew(file.fd()).unwrap()).unwrap();
+        assert!(!observer.is_unused());
+        let handed_on = file.fd().try_clone_to_owned().unwrap();
+        let mapping = file.map().unwrap();
+        drop(file);
+        assert!(!observer.is_unused());
+        drop(handed_on);
+        assert!(!observer.is_unused(), "it is mapped");
+        // SAFETY: nothing of it was lent out.
+        unsafe { mapping.unmap() };
+        assert!(observer.is_unused());
     }
 
     #[test]

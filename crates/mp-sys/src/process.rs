@@ -189,6 +189,17 @@ pub fn is_thread(pid: u32, tid: u32) -> bool {
     std::fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(false)
 }
 
+/// A descriptor of the process that has this id now; readable once it has ended. Ask for its start time afterwards to know that it is
+/// the one that was meant.
+///
+/// # Errors
+/// `NoSuchProcess` in the system's words if there is none; no free descriptor.
+pub fn open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or(rustix::io::Errno::SRCH)?;
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}
+
 /// The effective user id of this process.
 #[must_use]
 pub fn user() -> u32 {
@@ -230,6 +241,30 @@ pub fn random() -> io::Result<[u64; 2]> {
 /// Makes writes to a closed pipe an error instead of a signal, as Rust's runtime does before `main`.
 pub fn ignore_sigpipe() {
     crate::start::ignore(libc::SIGPIPE);
+}
+
+/// Leaves the terminal, the user and the directory alone that this process was started from: ignores SIGHUP, SIGINT and SIGTERM, and
+/// works in the root directory.
+///
+/// # Errors
+/// What `chdir` says.
+pub fn stand_apart() -> io::Result<()> {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGPIPE] {
+        crate::start::ignore(signal);
+    }
+    std::env::set_current_dir("/")
+}
+
+/// Makes the limit of open descriptors as high as it may be; says how many there may be.
+#[must_use]
+pub fn raise_descriptor_limit() -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
+    limit.current = limit.maximum;
+    // It can be refused; then it stays as it was.
+    let current = if setrlimit(Resource::Nofile, limit).is_ok() { limit.maximum } else { before };
+    current.map_or(usize::MAX, |current| usize::try_from(current).unwrap_or(usize::MAX))
 }
 
 /// Keeps `fd` from programs started later.

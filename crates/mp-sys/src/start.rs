@@ -31,6 +31,10 @@ pub struct Program<'a> {
 }
 
 struct Shared {
+    /// Where the stack of the program proper begins, if another process stands between it and us; null otherwise.
+    inner_stack: *mut libc::c_void,
+    /// What the standard descriptors become; below 0, they stay.
+    null: RawFd,
     path: *const libc::c_char,
     arguments: *const *const libc::c_char,
     environment: *const *const libc::c_char,
@@ -51,12 +55,48 @@ fn pointers(strings: &[&CStr]) -> Vec<*const libc::c_char> {
 /// # Errors
 /// What `clone` says (no process left, no memory), or what `execve` said in the child.
 pub fn start(program: &Program<'_>) -> io::Result<Child> {
+    start_with(program, std::ptr::null_mut(), -1)
+}
+
+/// Starts a program that is nobody's child and has no terminal: it leads a session of its own, its standard descriptors are the null
+/// device, and it is never a zombie of this process.
+///
+/// A child of ours clones it, and ends when it has exec'd; so whoever adopts orphans is its parent.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_detached(program: &Program<'_>) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    // Above the standard ones, even if those are closed: onto itself it would keep its close-on-exec.
+    let null = above_standard(&null)?;
+    let mut stack = vec![0_u128; STACK_SIZE / 16];
+    // SAFETY: one past the end of the stack's allocation, 16-byte aligned.
+    let top = unsafe { stack.as_mut_ptr().add(stack.len()) };
+    let between = start_with(program, top.cast(), null.as_raw_fd())?;
+    // It has ended. Somebody else may have reaped it, whose business children are.
+    let _ = between.reap();
+    Ok(())
+}
+
+/// A duplicate of a descriptor with a number above the standard ones, close-on-exec.
+///
+/// # Errors
+/// What `fcntl` says: no free descriptor.
+pub fn above_standard(fd: impl std::os::fd::AsFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+}
+
+/// Starts a program; with an inner stack, from a process in between, which is the child then.
+fn start_with(program: &Program<'_>, inner_stack: *mut libc::c_void, null: RawFd) -> io::Result<Child> {
     use std::os::fd::AsRawFd;
     let arguments = pointers(program.arguments);
     let environment = pointers(program.environment);
     let inherit: Vec<RawFd> = program.inherit.iter().map(AsRawFd::as_raw_fd).collect();
     let mut stack = vec![0_u128; STACK_SIZE / 16];
     let mut shared = Shared {
+        inner_stack,
+        null,
         path: program.path.as_ptr(),
         arguments: arguments.as_ptr(),
         environment: environment.as_ptr(),
@@ -69,9 +109,10 @@ pub fn start(program: &Program<'_>) -> io::Result<Child> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: one past the end of the stack's allocation, 16-byte aligned.
     let top = unsafe { stack.as_mut_ptr().add(stack.len()) };
-    // SAFETY: `in_child` follows the rules of a vfork child; the stack and `shared` outlive it, because CLONE_VFORK suspends
+    let run = if inner_stack.is_null() { in_child } else { in_between };
+    // SAFETY: `run` follows the rules of a vfork child; the stack and `shared` outlive it, because CLONE_VFORK suspends
     // us until it has exec'd or ended; with CLONE_PIDFD the parent-tid argument receives the pidfd.
-    let pid = unsafe { libc::clone(in_child, top.cast(), flags, (&raw mut shared).cast(), &raw mut pidfd) };
+    let pid = unsafe { libc::clone(run, top.cast(), flags, (&raw mut shared).cast(), &raw mut pidfd) };
     let clone_error = io::Error::last_os_error();
     restore_signals(&shared.mask);
     let Ok(pid) = u32::try_from(pid) else { return Err(clone_error) };
@@ -113,6 +154,21 @@ pub(crate) fn ignore(signal: libc::c_int) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
+/// Runs in the process between us and a detached program, on its own stack in the parent's memory. System calls only.
+extern "C" fn in_between(shared: *mut libc::c_void) -> libc::c_int {
+    let shared = shared.cast::<Shared>();
+    // SAFETY: the parent is suspended and keeps `Shared` alive.
+    let stack = unsafe { (*shared).inner_stack };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: as in `start_with`: it suspends this process, and with it the parent, until it has exec'd or ended.
+    if unsafe { libc::clone(in_child, stack, flags, shared.cast()) } < 0 {
+        // SAFETY: nobody else uses it: there is no inner process.
+        return fail(unsafe { &mut *shared });
+    }
+    // SAFETY: ends this process without running anything of the parent's.
+    unsafe { libc::_exit(0) }
+}
+
 /// Runs in the child, on its own stack in the parent's memory. System calls only.
 extern "C" fn in_child(shared: *mut libc::c_void) -> libc::c_int {
     let shared = shared.cast::<Shared>();
@@ -127,6 +183,16 @@ extern "C" fn in_child(shared: *mut libc::c_void) -> libc::c_int {
             action.sa_sigaction = libc::SIG_DFL;
             // SAFETY: a default action is always valid; the table is the child's own (no CLONE_SIGHAND).
             unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+        }
+    }
+    if shared.null >= 0 {
+        // SAFETY: no memory is involved. It fails for the leader of a group, which a process that was just made is not.
+        unsafe { libc::setsid() };
+        for standard in 0..3 {
+            // SAFETY: changes the child's own table.
+            if unsafe { libc::dup2(shared.null, standard) } < 0 {
+                return fail(shared);
+            }
         }
     }
     // SAFETY: only marks file descriptors of the child's own table as close-on-exec.
@@ -191,5 +257,39 @@ mod tests {
         );
         let script = CStr::from_bytes_with_nul(script.as_bytes()).unwrap();
         assert_eq!(run(c"/bin/sh", &[c"sh", c"-c", script], &[kept.as_fd()]).unwrap(), Ended::Exited(0));
+    }
+
+    #[test]
+    fn a_detached_program_is_nobodys_child_and_has_no_terminal() {
+        use std::io::Read;
+        use std::os::fd::{AsFd, AsRawFd};
+        let (mut reader, low) = io::pipe().unwrap();
+        let writer = above_standard(&low).unwrap();
+        drop(low);
+        let script = format!(
+            "exec 9>&{}; readlink /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 >&9; cut -d' ' -f4,6 /proc/$$/stat >&9; echo $$ >&9\0",
+            writer.as_raw_fd()
+        );
+        let script = CStr::from_bytes_with_nul(script.as_bytes()).unwrap();
+        let path = c"PATH=/usr/bin:/bin";
+        let program = Program {
+            path: c"/bin/sh",
+            arguments: &[c"sh", c"-c", script],
+            environment: &[path],
+            inherit: &[writer.as_fd()],
+        };
+        start_detached(&program).unwrap();
+        drop(writer);
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        let [input, _, _, ids, pid] = lines[..] else { panic!("{said}") };
+        assert_eq!(input, "/dev/null");
+        let (parent, leader) = ids.split_once(' ').unwrap();
+        assert_ne!(parent, std::process::id().to_string());
+        assert_eq!(leader, pid, "it leads a session");
+        let missing =
+            Program { path: c"/nonexistent/program", arguments: &[c"x"], environment: &[], inherit: &[] };
+        assert_eq!(start_detached(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -3,6 +3,7 @@
 use mp_channel::{ChannelError, RecvError, SendError, SendFailure};
 use mp_pool::{MapError, PoolError, TaskError};
 use mp_shm::error::SessionError;
+use mp_shm::fds::FdError;
 use mp_spawn::{JoinError, SpawnError};
 use std::fmt;
 
@@ -14,6 +15,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// Of a session.
     Session(SessionError),
+    /// Of handing on a file descriptor; one that was to be deposited is closed.
+    Fd(FdError),
     /// Of making a channel.
     Channel(ChannelError),
     /// Of sending; the value that was not sent is dropped.
@@ -52,6 +55,7 @@ macro_rules! each {
 
 each!(
     Session(SessionError),
+    Fd(FdError),
     Channel(ChannelError),
     Send(SendFailure),
     Recv(RecvError),
