@@ -14,7 +14,11 @@ use mp_sys::atomic::{AtomicU32, Ordering};
 use mp_sys::backstop::{self, Backstop};
 use mp_sys::barrier;
 use mp_sys::deadline::Deadline;
-use mp_sys::futex::Watch;
+use mp_sys::futex::{self, Watch};
+use std::time::Duration;
+
+/// How long a sleep lasts on a kernel that cannot watch all that is waited for (before 5.16).
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The words noted before a look.
 #[derive(Debug, Default)]
@@ -80,13 +84,18 @@ impl Round {
         if own.is_empty() {
             own.push(Watch::Word(session.death_epoch(), session.death_epoch().load(Ordering::Acquire)));
         }
-        let look = session.before_sleep();
+        let mut look = session.before_sleep();
+        if own.len() > 2 && !futex::watches_all() {
+            // Only the first bell is slept on: what else there is to notice is looked for.
+            look = Some(look.map_or(LOOK_AGAIN, |look| look.min(LOOK_AGAIN)));
+        }
         Ok(death::sleep(&session, &own, None, backstop.until(until), look))
     }
 
     /// After a sleep that its backstop ended, with something ready: whether nothing rings for a second more.
     pub(crate) fn count_if_lost(&self) {
         if let Some(Watch::Word(bell, seen)) = self.watches.first()
+            && futex::watches_all()
             && bell.load(Ordering::Acquire) == *seen
             && backstop::is_lost(bell, *seen)
         {
