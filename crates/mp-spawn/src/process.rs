@@ -15,7 +15,7 @@ use mp_sys::start::{Program, start};
 use std::ffi::{CStr, CString, OsString};
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -61,6 +61,13 @@ static NONCE: AtomicU64 = AtomicU64::new(1);
 /// build of the code that is called; that is checked in the child.
 pub fn set_executable(path: impl Into<PathBuf>) {
     *EXECUTABLE.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.into());
+}
+
+/// The process's pidfd: readable once the process has ended, so that a `select` can wait for it beside channels, sockets and times.
+impl<R: Message + 'static> AsFd for Process<R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.running().child.pidfd()
+    }
 }
 
 impl<R: Message + 'static> Process<R> {
