@@ -19,6 +19,7 @@ pub mod payload;
 pub mod peers;
 pub mod report;
 pub mod second;
+pub mod soak_fuzz;
 pub mod soak_queue;
 pub mod soak_sync;
 

@@ -3,7 +3,7 @@
 //! Ends after so many seconds or kills, whichever is first. Exit status 1 if a promise was broken: what was found is printed and is in
 //! the JSON. Backstops are off: a lost wake-up is a hang, which the watch on progress reports.
 
-use mp_benches::{soak_queue, soak_sync};
+use mp_benches::{soak_fuzz, soak_queue, soak_sync};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("list") => {
-                soak_queue::names().chain(soak_sync::NAMES).for_each(|name| println!("{name}"));
+                let all = soak_queue::names().chain(soak_sync::NAMES).chain(soak_fuzz::NAMES);
+                all.for_each(|name| println!("{name}"));
                 return Ok(true);
             }
             Long("seconds") => seconds = parser.value()?.parse()?,
@@ -50,6 +51,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
     let name = name.ok_or("name a soak; --list names them")?;
     let report = soak_queue::soak(&name, time, kills, seed)
         .or_else(|| soak_sync::soak(&name, time, kills, seed))
+        .or_else(|| soak_fuzz::soak(&name, time, kills, seed))
         .ok_or_else(|| format!("no soak is called {name}; --list names them"))??;
     println!("{report:#}");
     if let Some(path) = json {
