@@ -160,6 +160,8 @@ fn stop_at(point: &str, nth: u32, asks_large: bool) -> Came {
     };
     let plain_party = Process::spawn(plain, part(0)).unwrap();
     let large_party = Process::spawn(large, part(1)).unwrap();
+    // Both take part before the victim starts: a child that has not joined the session yet needs the domain's lock for that.
+    proc::until(|| rounds[..2].iter().all(|rounds| rounds.load(Ordering::Acquire) > 0));
     // This process has read the variable by now, and not found it; only children see it.
     // SAFETY: no other thread of this process reads or writes the environment: the one test here runs alone, and the thread that
     // stands for the process is parked.

@@ -373,6 +373,12 @@ fn ring_nobody_dies() {
     two_senders(1, None);
     two_receivers(1, None);
     full_ring(None);
+    rendezvous(None, false, false);
+}
+
+#[test]
+#[ignore = "takes a quarter of an hour: for a long run by hand"]
+fn ring_rendezvous_of_two_senders() {
     rendezvous(None, false, true);
     rendezvous(None, true, true);
 }
