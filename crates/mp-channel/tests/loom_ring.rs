@@ -14,7 +14,8 @@ use mp_shm::death::{self, Domain};
 use mp_shm::lock::DomainLock;
 use mp_sync::patience::Patience;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
-use mp_sys::futex::Watch;
+use mp_sys::barrier;
+use mp_sys::futex::{self, Watch};
 use mp_sys::model::{self, Control as Protection, participant};
 use mp_sys::robust::OWNER_DIED;
 
@@ -31,6 +32,8 @@ struct Shared {
     members: AtomicU32,
     shape: Shape,
     rendezvous: bool,
+    /// What a select sleeps on.
+    bell: AtomicU32,
 }
 
 impl Slots for Shared {
@@ -51,6 +54,12 @@ impl Domain for View<'_> {
 
     fn sentinels<'a>(&'a self, _watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool {
         false
+    }
+
+    fn ring(&self, bells: u64) {
+        assert_eq!(bells, BELL);
+        self.shared.bell.fetch_add(1, Ordering::Release);
+        futex::wake_all(&self.shared.bell);
     }
 
     fn members(&self) -> &AtomicU32 {
@@ -103,6 +112,7 @@ impl Shared {
             members: AtomicU32::new(0),
             shape,
             rendezvous: false,
+            bell: AtomicU32::new(0),
         }
     }
 
@@ -283,6 +293,53 @@ fn full_ring(die_at: Option<usize>) {
     });
 }
 
+/// The bit of the only bell.
+const BELL: u64 = 1;
+
+/// A sender that may die, one who waits for its message by a bell, and, if there `is_sleeper`, one who sleeps on the channel itself: a ring
+/// is no wake taken away from that one. Who waits by the bell watches the sender's sentinel, as all sleepers do.
+fn bell(die_at: Option<usize>, is_sleeper: bool) {
+    builder().check(move || {
+        let shared = Arc::new(Shared::new(2));
+        let sender = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                participant(1, Some(&shared.sentinels[1]), die_at, || {
+                    (0..=u32::from(is_sleeper)).for_each(|message| shared.send(1, message));
+                })
+            })
+        };
+        let sleeper = is_sleeper.then(|| {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                participant(2, Some(&shared.sentinels[2]), None, || shared.receive(2, Patience::Forever))
+            })
+        });
+        let selector = beside(&shared, |shared| {
+            loop {
+                let seen = shared.bell.load(Ordering::Acquire);
+                let sentinel = shared.sentinels[1].load(Ordering::Acquire);
+                shared.control.not_empty.0.arm(BELL);
+                barrier::heavy();
+                let received = shared.receive(3, Patience::None);
+                if received.is_some() || sentinel & OWNER_DIED != 0 {
+                    return received;
+                }
+                futex::wait(
+                    &[Watch::Word(&shared.bell, seen), Watch::Word(&shared.sentinels[1], sentinel)],
+                    None,
+                );
+            }
+        });
+        let sent = sender.join().unwrap();
+        let selected = selector.join().unwrap().unwrap();
+        if let Some(sleeper) = sleeper {
+            assert!(sleeper.join().unwrap().unwrap().is_some());
+        }
+        assert!(sent.is_none() || selected.is_some(), "what was sent is noticed");
+    });
+}
+
 /// What the receiver of a rendezvous waits for in the end.
 const LAST: u32 = 9;
 
@@ -366,6 +423,16 @@ fn ring_rendezvous_one_sender_dies_at_each_step() {
 #[test]
 fn ring_rendezvous_one_sender_gives_up_or_dies() {
     assert!(at_every_step(|step| rendezvous(step, true, false)) >= 7);
+}
+
+#[test]
+fn ring_bell_the_sender_dies_at_each_step() {
+    assert!(at_every_step(|step| bell(step, false)) >= 6);
+}
+
+#[test]
+fn ring_bell_beside_a_sleeper() {
+    bell(None, true);
 }
 
 #[test]
