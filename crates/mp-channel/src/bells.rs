@@ -17,7 +17,7 @@ use mp_sys::deadline::Deadline;
 use mp_sys::futex::{self, Watch};
 use std::time::Duration;
 
-/// How long a sleep lasts on a kernel that cannot watch all that is waited for (before 5.16).
+/// How long a sleep lasts that cannot watch all that is waited for: on a kernel before 5.16, or with too many words.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The words noted before a look.
@@ -66,7 +66,8 @@ impl Round {
         barrier::heavy();
     }
 
-    /// Sleeps until one of the noted words, or one of `more`, changes, somebody dies, or `until`; no longer than the backstop.
+    /// Sleeps until one of the noted words, or one of `more`, changes, somebody dies, or `until`; no longer than the backstop. Where there are
+    /// more words than one sleep can watch it is a short one.
     pub(crate) fn sleep<'w>(
         &self,
         more: impl Iterator<Item = Watch<'w>>,
@@ -78,27 +79,28 @@ impl Round {
             None => Session::current()?,
         };
         session.me()?;
-        let mut own: Vec<Watch<'w>> = self.watches.clone();
-        own.extend(more);
-        own.truncate(OWN_MAX);
+        let mut own = self.words(more);
         if own.is_empty() {
             own.push(Watch::Word(session.death_epoch(), session.death_epoch().load(Ordering::Acquire)));
         }
         let mut look = session.before_sleep();
-        if own.len() > 2 && !futex::watches_all() {
-            // Only the first bell is slept on: what else there is to notice is looked for.
+        // Only the first word is slept on without waitv.
+        if own.len() > OWN_MAX || (own.len() > 2 && !futex::watches_all()) {
             look = Some(look.map_or(LOOK_AGAIN, |look| look.min(LOOK_AGAIN)));
         }
+        own.truncate(OWN_MAX);
         Ok(death::sleep(&session, &own, None, backstop.until(until), look))
     }
 
-    /// After a sleep that its backstop ended, with something ready: whether nothing rings for a second more.
-    pub(crate) fn count_if_lost(&self) {
-        if let Some(Watch::Word(bell, seen)) = self.watches.first()
-            && futex::watches_all()
-            && bell.load(Ordering::Acquire) == *seen
-            && backstop::is_lost(bell, *seen)
-        {
+    fn words<'w>(&self, more: impl Iterator<Item = Watch<'w>>) -> Vec<Watch<'w>> {
+        self.watches.iter().copied().chain(more).collect()
+    }
+
+    /// After a sleep that its backstop ended, with something ready: counts it, unless somebody announces it within a second.
+    pub(crate) fn count_if_lost<'w>(&self, more: impl Iterator<Item = Watch<'w>>) {
+        let words = self.words(more);
+        let words: Vec<Watch<'w>> = words.into_iter().take(OWN_MAX).map(Watch::again).collect();
+        if futex::watches_all() && backstop::are_lost(&words) {
             backstop::found_work();
         }
     }

@@ -54,6 +54,8 @@ mod futures;
 #[cfg(not(loom))]
 pub mod joinable;
 #[cfg(not(loom))]
+mod kind;
+#[cfg(not(loom))]
 mod loan;
 #[cfg(not(loom))]
 pub mod oneshot;

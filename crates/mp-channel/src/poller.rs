@@ -3,6 +3,7 @@
 //! Owns: one thread a process, started when a future first waits for such a thing, and a list of registrations. It sleeps in `poll(2)`, with
 //! one descriptor by which it is told that the list has changed. Like the reactor's, a registration is for one wake.
 
+use crate::reactor::wake;
 use mp_sys::deadline::Deadline;
 use mp_sys::poll::{EventFd, Interest, poll};
 use std::collections::BTreeMap;
@@ -115,7 +116,7 @@ fn run(changed: &EventFd) {
         drop(list);
         for Entry { waker, fds, .. } in done {
             drop(fds);
-            waker.wake();
+            wake(waker);
         }
     }
 }

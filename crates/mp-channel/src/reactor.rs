@@ -20,6 +20,7 @@ use mp_sys::atomic::{AtomicU32, Ordering};
 use mp_sys::backstop::Backstop;
 use mp_sys::futex::{self, Watch};
 use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -95,6 +96,12 @@ pub(crate) fn register(
     Ok(Registration(id))
 }
 
+/// Wakes; a waker that panics is no harm to those who come after it.
+pub(crate) fn wake(waker: Waker) {
+    // The panic hook has said what there is to say.
+    let _ = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
+}
+
 fn run() {
     let mut backstop = Backstop::new();
     loop {
@@ -124,7 +131,7 @@ fn run() {
         // The entries' references are given back, and wakers run, without the list's lock.
         for Entry { waker, sources, .. } in ready {
             drop(sources);
-            waker.wake();
+            wake(waker);
         }
         if found {
             backstop = Backstop::new();

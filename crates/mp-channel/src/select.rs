@@ -345,11 +345,11 @@ impl<'a> Select<'a> {
             if until.is_some_and(Deadline::passed) {
                 return Ok(None);
             }
-            let words = armed.iter().flat_map(Armed::words);
-            let slept = round.sleep(words, first, &mut backstop).map_err(SelectError::Session)?;
+            let words = || armed.iter().flat_map(Armed::words);
+            let slept = round.sleep(words(), first, &mut backstop).map_err(SelectError::Session)?;
             let is_late = first.is_some_and(Deadline::passed);
             if slept == Slept::TimedOut && !is_late && self.find()?.is_some() {
-                round.count_if_lost();
+                round.count_if_lost(words());
             }
         }
     }

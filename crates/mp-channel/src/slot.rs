@@ -22,7 +22,6 @@ use mp_shm::ShmSafe;
 use mp_shm::block::Block;
 use mp_shm::codec::{INLINE_MAX, Payload};
 use mp_shm::death::Domain;
-use mp_shm::kinds::ObjectKind;
 use mp_shm::layout::BLOCK_HEADER_BYTES;
 use mp_shm::participants::Me;
 use mp_shm::rkyv::util::AlignedVec;
@@ -45,7 +44,7 @@ pub(crate) struct Descriptor {
     tag_bytes: AtomicU32,
     /// 1 if a send ends when its message is taken: a channel of capacity 0, whose ring has one slot.
     rendezvous: AtomicU32,
-    /// 1 once a message with handles was sent; see [`ObjectKind::may_hold_itself`].
+    /// 1 once a message with handles was sent; see `ObjectKind::may_hold_itself`.
     carries_handles: AtomicU32,
     returns: Returns,
 }
@@ -389,7 +388,8 @@ impl View {
         }
     }
 
-    fn named(&self, index: u32) -> Option<u64> {
+    /// The block that a slot names: a message's, or a spare one.
+    pub(crate) fn named(&self, index: u32) -> Option<u64> {
         match self.block(index).load(Ordering::Acquire) {
             0 => None,
             number => Some(u64::from(number) * BLOCK_HEADER_BYTES),
@@ -400,6 +400,24 @@ impl View {
         let number = block.map_or(0, |block| block.into_offset() / BLOCK_HEADER_BYTES);
         // A session has at most 2^30 places of 64 bytes.
         self.block(index).store(u32::try_from(number).unwrap_or(0), Ordering::Release);
+    }
+
+    /// The control words of the channel whose block is at `offset`, whatever its shape says.
+    pub(crate) fn control_at(session: Session, offset: u64) -> Option<&'static Control> {
+        // SAFETY: as in `open`.
+        let descriptor: &'static Descriptor =
+            unsafe { session.shared(offset.checked_add(BLOCK_HEADER_BYTES)?) }?;
+        Some(&descriptor.control)
+    }
+
+    /// Whether a message with handles was ever sent.
+    pub(crate) fn carries_handles(&self) -> bool {
+        self.descriptor.carries_handles.load(Ordering::Relaxed) != 0
+    }
+
+    /// Blocks that receivers have left.
+    pub(crate) fn returns(&self) -> &'static Returns {
+        &self.descriptor.returns
     }
 
     /// How many messages are waiting.
@@ -481,50 +499,5 @@ impl World for Here<'_> {
     #[inline]
     fn receivers(&self) -> u32 {
         self.view.holders.of(1)
-    }
-}
-
-/// What recovery and the last drop do with a channel.
-pub(crate) struct ChannelKind;
-
-impl ObjectKind for ChannelKind {
-    fn closed(&self, session: Session, object: u64, _role: usize) {
-        if let Some(view) = View::open(session, object) {
-            let control = view.control();
-            control.closed.0.fetch_add(1, Ordering::AcqRel);
-            mp_sys::futex::wake_all(&control.closed.0);
-            // CLOSED: pairs with the heavy half of who armed a bell and then looked at the counts.
-            mp_sys::barrier::light();
-            control.not_empty.0.ring(&session);
-            control.not_full.0.ring(&session);
-        }
-    }
-
-    fn blocks(&self, session: Session, object: u64, visit: &mut dyn FnMut(u64)) {
-        if let Some(view) = View::open(session, object) {
-            (0..view.shape().capacity()).filter_map(|index| view.named(index)).for_each(&mut *visit);
-            view.descriptor.returns.each(|number| visit(u64::from(number) * BLOCK_HEADER_BYTES));
-        }
-    }
-
-    fn may_hold_itself(&self, session: Session, object: u64) -> bool {
-        let view = View::open(session, object);
-        view.is_some_and(|view| view.descriptor.carries_handles.load(Ordering::Relaxed) != 0)
-    }
-
-    fn sweep(
-        &self,
-        session: Session,
-        object: u64,
-        dead: &dyn Fn(u16) -> bool,
-        abandoned: &mut dyn FnMut(u64),
-    ) {
-        let Some(view) = View::open(session, object) else { return };
-        view.descriptor.returns.sweep(dead);
-        let here = Here { view: &view, thread: 0 };
-        robust::with(|thread| {
-            view.ring(&here, thread)
-                .sweep(dead, &mut |index| view.named(index).into_iter().for_each(&mut *abandoned));
-        });
     }
 }

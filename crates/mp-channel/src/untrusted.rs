@@ -22,8 +22,9 @@
 use crate::channel::type_hash;
 use crate::end::{refused_receive, refused_send};
 use crate::error::{ChannelError, RecvError, SendError, SendFailure};
+use crate::kind::UntrustedKind;
 use crate::select::{Selectable, Source};
-use crate::slot::{ChannelKind, Cut, Here, View};
+use crate::slot::{Cut, Here, View};
 use crate::source::Side;
 use mp_shm::codec::{decode_inline, encode};
 use mp_shm::error::SessionError;
@@ -89,7 +90,7 @@ pub fn channel_in<T: Message>(
     }
     let cut = Cut::with_room(capacity, message_bytes).filter(|cut| !cut.rendezvous);
     let cut = cut.ok_or(ChannelError::Capacity(capacity))?;
-    kinds::register(Kind::UNTRUSTED, &ChannelKind);
+    kinds::register(Kind::UNTRUSTED, &UntrustedKind);
     let block = session.allocate(Kind::MESSAGE, cut.block_bytes()).map_err(ChannelError::Session)?;
     let view = View::lay_out(&block, cut, 0).ok_or(ChannelError::Session(SessionError::NotASession))?;
     let ends = [Kind::UNTRUSTED_SENDER, Kind::UNTRUSTED_RECEIVER];
@@ -105,7 +106,7 @@ impl End {
     }
 
     fn open(reference: Reference, type_hash: u32) -> Result<Self, HandleError> {
-        kinds::register(Kind::UNTRUSTED, &ChannelKind);
+        kinds::register(Kind::UNTRUSTED, &UntrustedKind);
         let view = View::open(reference.session(), reference.handle().offset).ok_or(HandleError::Stale)?;
         if reference.type_hash() != type_hash {
             return Err(HandleError::OtherType);

@@ -183,3 +183,43 @@ fn b15_a_future_is_woken_by_the_death_of_the_other_end() {
     drop(inbox);
     assert_eq!(child.join().unwrap_err().signal(), Some(9));
 }
+
+/// Counts that it was woken, and panics.
+struct Panicking(std::sync::mpsc::Sender<()>);
+
+impl std::task::Wake for Panicking {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.send(()).unwrap();
+        panic!("a waker that panics, on purpose");
+    }
+}
+
+#[test]
+fn b15_a_waker_that_panics_stops_nobody_else_s_wakes() {
+    let _watchdog = watchdog(LONG);
+    let (tell, told) = std::sync::mpsc::channel();
+    let panicking = Waker::from(std::sync::Arc::new(Panicking(tell)));
+    let (sender, receiver) = channel::<u64>(4).unwrap();
+    let mut select = Select::new();
+    select.after(Duration::from_millis(1));
+    let (mut received, mut late) = (pin!(receiver.recv_async()), pin!(select.ready_async()));
+    let mut context = Context::from_waker(&panicking);
+    assert!(received.as_mut().poll(&mut context).is_pending());
+    assert!(late.as_mut().poll(&mut context).is_pending());
+    sender.send(1).unwrap();
+    told.recv().unwrap();
+    told.recv().unwrap();
+    // The threads that woke them still do.
+    smol::block_on(async {
+        let mut select = Select::new();
+        let number = select.after(Duration::from_millis(1));
+        assert_eq!(select.ready_async().await.unwrap(), number);
+        assert_eq!(receiver.recv_async().await.unwrap(), 1);
+        let (next, _) = smol::future::zip(receiver.recv_async(), async {
+            sender.send_async(2).await.unwrap();
+        })
+        .await;
+        assert_eq!(next.unwrap(), 2);
+    });
+    assert_no_backstop();
+}

@@ -475,3 +475,23 @@ fn b10_a_select_drains_what_a_joined_producer_left() {
     assert_eq!(lens, (0..8).map(|number| (number, 400)).collect::<Vec<_>>());
     assert_no_backstop();
 }
+
+#[test]
+fn b15_more_waitables_than_one_sleep_can_watch_are_all_noticed() {
+    let _watchdog = watchdog(LONG);
+    let events: Vec<_> = (0..100).map(|_| Event::shared().unwrap()).collect();
+    let waiting: Vec<_> = events.clone();
+    let (tell, told) = std::sync::mpsc::channel();
+    let waiter = std::thread::spawn(move || {
+        let mut select = Select::new();
+        waiting.iter().for_each(|event| {
+            select.waitable(&**event);
+        });
+        tell.send(Task::current()).unwrap();
+        select.ready().unwrap()
+    });
+    told.recv().unwrap().wait_until_blocked();
+    events[99].set();
+    assert_eq!(waiter.join().unwrap(), 99);
+    assert_no_backstop();
+}

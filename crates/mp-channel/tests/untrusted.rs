@@ -5,6 +5,7 @@
 use mp_channel::untrusted::{self, MESSAGE_BYTES_MAX, Receiver, Sender};
 use mp_channel::{ChannelError, RecvError, SendFailure, channel};
 use mp_spawn::{JoinError, Process};
+use mp_testkit::proc::Task;
 use mp_testkit::{assert_no_backstop, watchdog};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -159,4 +160,43 @@ fn b18_every_control_word_of_a_ring_may_be_overwritten_at_any_time() {
             attacker.join().unwrap();
         });
     }
+}
+
+#[test]
+fn b18_no_block_of_the_session_is_freed_for_what_a_peer_wrote_into_an_untrusted_channel() {
+    let _watchdog = watchdog(LONG);
+    let (loans, loans_out) = channel::<Vec<u64>>(64).unwrap();
+    loans.send_slice(&[7; 500]).unwrap();
+    let kept = loans_out.recv_archived().unwrap();
+    // Where the kept message's block is, as a slot would name it: its header is 64 bytes before the elements.
+    let session = mp_shm::Session::current().unwrap();
+    let start = session.bytes(0, 1).unwrap().as_ptr() as usize;
+    let number = u32::try_from((kept.as_slice().as_ptr() as usize - start) / 64 - 1).unwrap();
+    let (sender, receiver) = untrusted::channel::<Item>(4, 200).unwrap();
+    // Behind the control words, which say that it is a channel at all.
+    let slots = sender.memory().len() - 4 * 256 / 4;
+    sender.memory()[slots..].iter().for_each(|word| word.store(number, Ordering::Relaxed));
+    drop((sender, receiver));
+    // Were the block free now, one of these would be it.
+    for _ in 0..64 {
+        loans.send_slice(&[8; 500]).unwrap();
+    }
+    assert_eq!(kept.as_slice(), [7; 500]);
+}
+
+#[test]
+fn b18_who_waits_is_told_that_the_others_are_gone_even_if_the_channel_s_shape_is_garbled() {
+    let _watchdog = watchdog(LONG);
+    let (sender, receiver) = untrusted::channel::<Item>(4, 200).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let waiter = std::thread::spawn(move || {
+        tell.send(Task::current()).unwrap();
+        receiver.recv()
+    });
+    told.recv().unwrap().wait_until_blocked();
+    // Five lines of control words, and then the shape.
+    sender.memory()[5 * 16..][..8].iter().for_each(|word| word.store(u32::MAX, Ordering::Relaxed));
+    drop(sender);
+    assert!(waiter.join().unwrap().unwrap_err().is_disconnected());
+    assert_no_backstop();
 }

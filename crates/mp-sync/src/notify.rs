@@ -188,10 +188,10 @@ impl Notify {
     /// For a sleep that only its backstop ended: whether the slot has changed, and nothing has moved for a second more.
     #[cold]
     fn has_lost_a_wake(&self, slot: Watch<'_>) -> bool {
-        let (now, expected) = values(slot);
+        let (now, expected) = (slot.now(), slot.expected());
         now != expected
             && backstop::is_lost(&self.word, self.word.load(Ordering::Relaxed))
-            && values(slot).0 == now
+            && slot.now() == now
     }
 
     /// One more attempt if somebody has died meanwhile: who never sleeps must not overlook a death for ever.
@@ -267,15 +267,6 @@ impl Notify {
                 && self.has_lost_a_wake(blocked.slot);
             crash::point("notify.woken");
         }
-    }
-}
-
-/// The present value of what is watched, and the one that was expected.
-fn values(watch: Watch<'_>) -> (u32, u32) {
-    match watch {
-        Watch::Word(word, expected) => (word.load(Ordering::Acquire), expected),
-        #[expect(clippy::cast_possible_truncation, reason = "the low half is what is watched")]
-        Watch::Low(word, expected) => (word.load(Ordering::Acquire) as u32, expected),
     }
 }
 

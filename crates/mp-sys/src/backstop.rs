@@ -6,7 +6,7 @@
 
 use crate::atomic::AtomicU32;
 use crate::deadline::Deadline;
-use crate::futex::{self, Waited};
+use crate::futex::{self, Waited, Watch};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -57,7 +57,13 @@ fn is_off() -> bool {
 /// that time.
 #[must_use]
 pub fn is_lost(word: &AtomicU32, value: u32) -> bool {
-    futex::wait_word(word, value, Some(Deadline::after(FIRST))) == Waited::TimedOut
+    are_lost(&[Watch::Word(word, value)])
+}
+
+/// [`is_lost`] for who sleeps on several words, with their present values.
+#[must_use]
+pub fn are_lost(watches: &[Watch<'_>]) -> bool {
+    futex::wait(watches, Some(Deadline::after(FIRST))) == Waited::TimedOut
 }
 
 /// Counts a backstop that found work which no wake had announced.

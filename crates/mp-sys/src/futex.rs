@@ -7,7 +7,7 @@
 //! Source: Linux Documentation/userspace-api/futex2.rst; `futex_waitv` is in Linux 5.16. Without it only the first
 //! watched word is slept on, and the caller needs a backstop.
 
-use crate::atomic::{AtomicU32, AtomicU64};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::deadline::Deadline;
 
 /// Most words one wait can watch; the kernel's `FUTEX_WAITV_MAX`.
@@ -20,6 +20,35 @@ pub enum Watch<'a> {
     Word(&'a AtomicU32, u32),
     /// The low half of a 64-bit word.
     Low(&'a AtomicU64, u32),
+}
+
+impl Watch<'_> {
+    /// The word's present value.
+    #[must_use]
+    pub fn now(self) -> u32 {
+        match self {
+            Self::Word(word, _) => word.load(Ordering::Acquire),
+            #[expect(clippy::cast_possible_truncation, reason = "the low half is what is watched")]
+            Self::Low(word, _) => word.load(Ordering::Acquire) as u32,
+        }
+    }
+
+    /// The value that it must have for the wait to sleep.
+    #[must_use]
+    pub fn expected(self) -> u32 {
+        let (Self::Word(_, expected) | Self::Low(_, expected)) = self;
+        expected
+    }
+
+    /// The same word, watched from its present value on.
+    #[must_use]
+    pub fn again(self) -> Self {
+        let now = self.now();
+        match self {
+            Self::Word(word, _) => Self::Word(word, now),
+            Self::Low(word, _) => Self::Low(word, now),
+        }
+    }
 }
 
 /// Why a wait ended.

@@ -1,0 +1,77 @@
+//! What recovery and the last drop do with a channel.
+//!
+//! A [`ChannelKind`] owns the blocks that its slots and `returns` name. An [`UntrustedKind`] owns none: a peer may have written any number
+//! there, and what is freed for it would be somebody else's.
+
+use crate::slot::{Here, View};
+use mp_shm::Session;
+use mp_shm::kinds::ObjectKind;
+use mp_shm::layout::BLOCK_HEADER_BYTES;
+use mp_sys::atomic::Ordering;
+use mp_sys::{barrier, futex, robust};
+
+/// A channel whose slots name blocks of the session.
+pub(crate) struct ChannelKind;
+
+/// A channel whose messages lie in its slots alone, and whose memory is not to be believed.
+pub(crate) struct UntrustedKind;
+
+impl ObjectKind for ChannelKind {
+    fn closed(&self, session: Session, object: u64, _role: usize) {
+        close(session, object);
+    }
+
+    fn blocks(&self, session: Session, object: u64, visit: &mut dyn FnMut(u64)) {
+        if let Some(view) = View::open(session, object) {
+            (0..view.shape().capacity()).filter_map(|index| view.named(index)).for_each(&mut *visit);
+            view.returns().each(|number| visit(u64::from(number) * BLOCK_HEADER_BYTES));
+        }
+    }
+
+    fn may_hold_itself(&self, session: Session, object: u64) -> bool {
+        View::open(session, object).is_some_and(|view| view.carries_handles())
+    }
+
+    fn sweep(
+        &self,
+        session: Session,
+        object: u64,
+        dead: &dyn Fn(u16) -> bool,
+        abandoned: &mut dyn FnMut(u64),
+    ) {
+        let Some(view) = View::open(session, object) else { return };
+        view.returns().sweep(dead);
+        sweep(&view, dead, &mut |index| view.named(index).into_iter().for_each(&mut *abandoned));
+    }
+}
+
+impl ObjectKind for UntrustedKind {
+    fn closed(&self, session: Session, object: u64, _role: usize) {
+        close(session, object);
+    }
+
+    fn blocks(&self, _: Session, _: u64, _: &mut dyn FnMut(u64)) {}
+
+    fn sweep(&self, session: Session, object: u64, dead: &dyn Fn(u16) -> bool, _: &mut dyn FnMut(u64)) {
+        if let Some(view) = View::open(session, object) {
+            sweep(&view, dead, &mut |_| ());
+        }
+    }
+}
+
+/// Tells all who wait that the other side is gone.
+fn close(session: Session, object: u64) {
+    let Some(control) = View::control_at(session, object) else { return };
+    control.closed.0.fetch_add(1, Ordering::AcqRel);
+    futex::wake_all(&control.closed.0);
+    // CLOSED: pairs with the heavy half of who armed a bell and then looked at the counts.
+    barrier::light();
+    control.not_empty.0.ring(&session);
+    control.not_full.0.ring(&session);
+}
+
+/// Frees the slots that dead threads had claimed; `lost` is called with those whose message is lost.
+fn sweep(view: &View, dead: &dyn Fn(u16) -> bool, lost: &mut dyn FnMut(u32)) {
+    let here = Here { view, thread: 0 };
+    robust::with(|thread| view.ring(&here, thread).sweep(dead, lost));
+}
