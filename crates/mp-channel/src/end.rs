@@ -86,7 +86,7 @@ impl End {
 
     /// This side of the channel, to wait for.
     pub(crate) fn source(&self, side: Side) -> Source {
-        Source::new(self.view, side, false, self.reference.clone())
+        Source::ring(self.view, side, self.reference.clone())
     }
 
     pub(crate) fn session(&self) -> Session {
@@ -146,7 +146,7 @@ impl End {
         patience: Patience,
     ) -> Result<(), SendFailure> {
         let expected = self.expected.load(Ordering::Relaxed);
-        self.fetch_returned(expected, me);
+        self.view.fetch_returned(expected, me);
         // User code runs here, before any slot is claimed.
         let encoded = encode(self.view.session, value, expected).map_err(SendFailure::Encode)?;
         if let Some(bytes) = encoded.inline()
@@ -165,17 +165,10 @@ impl End {
         sent.map_err(refused_send)
     }
 
-    /// Fetches a block that a receiver has left, if a message of about `size` bytes will need one, to where the next is allocated from.
-    pub(crate) fn fetch_returned(&self, size: usize, me: Me) {
-        if size > self.view.inline_max() {
-            drop(self.view.take_returned(size, me));
-        }
-    }
-
     /// Room for a message that the caller builds.
     pub(crate) fn room<E: Element>(&self, len: usize) -> Result<Room<E>, SessionError> {
         let me = self.me()?;
-        self.fetch_returned(len.saturating_mul(size_of::<E>()).saturating_add(ROOT_BYTES), me);
+        self.view.fetch_returned(len.saturating_mul(size_of::<E>()).saturating_add(ROOT_BYTES), me);
         Room::new(self.view.session, len)
     }
 

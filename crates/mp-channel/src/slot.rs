@@ -366,8 +366,15 @@ impl View {
         Some(spent)
     }
 
+    /// Fetches a block that a receiver has left, if a message of about `size` bytes will need one, to where the next is allocated from.
+    pub(crate) fn fetch_returned(&self, size: usize, me: Me) {
+        if size > self.inline_max() {
+            drop(self.take_returned(size, me));
+        }
+    }
+
     /// Takes a block with room for `size` bytes, and not much more, that a receiver has left.
-    pub(crate) fn take_returned(&self, size: usize, me: Me) -> Option<Block> {
+    fn take_returned(&self, size: usize, me: Me) -> Option<Block> {
         let offset = |number: u32| u64::from(number) * BLOCK_HEADER_BYTES;
         let fits = |number| {
             let capacity = self.session.payload_bytes(offset(number)).unwrap_or(0);

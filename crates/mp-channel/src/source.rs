@@ -41,9 +41,14 @@ pub struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(view: View, side: Side, is_lane: bool, reference: Arc<Reference>) -> Self {
-        let form = if is_lane { Form::Lane } else { Form::Ring };
-        Self { view, side, form, _reference: reference }
+    /// A side of a ring.
+    pub(crate) fn ring(view: View, side: Side, reference: Arc<Reference>) -> Self {
+        Self { view, side, form: Form::Ring, _reference: reference }
+    }
+
+    /// A side of a lane.
+    pub(crate) fn lane(view: View, side: Side, reference: Arc<Reference>) -> Self {
+        Self { view, side, form: Form::Lane, _reference: reference }
     }
 
     /// The receiving side of a broadcast.
@@ -81,7 +86,7 @@ impl Source {
                 (Side::Sender, Form::Ring) => ring.can_send(),
                 (Side::Sender, Form::Bus(_)) => true,
                 (Side::Receiver, _) if self.view.holders().of(0) == 0 => true,
-                (Side::Receiver, Form::Lane) => lane.can_receive(lane.find_head()),
+                (Side::Receiver, Form::Lane) => lane.can_receive(lane.head()),
                 (Side::Receiver, Form::Ring) => ring.can_receive(),
                 (Side::Receiver, Form::Bus(position)) => {
                     Bus { control, slots: &self.view, shape, world: &here, thread }

@@ -55,6 +55,8 @@ struct End {
     /// 0 for the sender, 1 for the receiver.
     role: usize,
     position: u64,
+    /// What the sender has seen of the receiver last.
+    head: u64,
     spin: Spin,
     /// Size of the last large message, a guess for the next.
     expected: usize,
@@ -108,8 +110,9 @@ fn register() {
 impl End {
     fn new(view: View, reference: Reference, role: usize) -> Self {
         let reference = Arc::new(reference);
-        let mut end = Self { view, reference, role, position: 0, spin: Spin::new(), expected: 0 };
-        end.position = end.with(0, |lane| if role == 0 { lane.find_tail() } else { lane.find_head() });
+        let mut end = Self { view, reference, role, position: 0, head: 0, spin: Spin::new(), expected: 0 };
+        end.head = end.with(|lane| lane.head());
+        end.position = if role == 0 { end.with(|lane| lane.find_tail()) } else { end.head };
         end
     }
 
@@ -124,12 +127,13 @@ impl End {
 
     fn source(&self) -> Source {
         let side = if self.role == 0 { Side::Sender } else { Side::Receiver };
-        Source::new(self.view, side, true, self.reference.clone())
+        Source::lane(self.view, side, self.reference.clone())
     }
 
-    fn with<R>(&self, thread: u16, with: impl FnOnce(&Lane<'_, View, Here<'_>>) -> R) -> R {
+    /// For a look at the lane.
+    fn with<R>(&self, with: impl FnOnce(&Lane<'_, View, Here<'_>>) -> R) -> R {
         robust::with(|current| {
-            let here = Here { view: &self.view, thread };
+            let here = Here { view: &self.view, thread: 0 };
             with(&lane(&self.view, &here, current))
         })
     }
@@ -267,11 +271,8 @@ impl<T: Message> Sender<T> {
     }
 
     fn send_encoded(&mut self, value: &T, patience: Patience) -> Result<(), SendFailure> {
-        if self.end.expected > self.end.view.inline_max() {
-            let me = self.end.view.session.me().map_err(SendFailure::Session)?;
-            // To where the next block is allocated from.
-            drop(self.end.view.take_returned(self.end.expected, me));
-        }
+        let me = self.end.view.session.me().map_err(SendFailure::Session)?;
+        self.end.view.fetch_returned(self.end.expected, me);
         // User code runs here, before the slot is touched.
         let encoded = encode(self.end.view.session, value, self.end.expected).map_err(SendFailure::Encode)?;
         let (thread, process) = self.end.alone(patience)?;
@@ -300,12 +301,12 @@ impl<T: Message> Sender<T> {
         len: usize,
         patience: Patience,
     ) -> Result<(), Refused> {
-        let End { view, spin: budget, position, .. } = &mut self.end;
+        let End { view, spin: budget, position, head, .. } = &mut self.end;
         robust::with(|current| {
             let here = Here { view, thread };
             let lane = lane(view, &here, current);
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
-            let index = unsafe { lane.begin_send(*position, patience, || spin(view, budget)) }?;
+            let index = unsafe { lane.begin_send(*position, head, patience, || spin(view, budget)) }?;
             // SAFETY: as the caller promises.
             unsafe { view.write_inline(index, &[0; 4], from, len) };
             *position = lane.finish_send(*position);
@@ -321,12 +322,12 @@ impl<T: Message> Sender<T> {
         block: &mut Option<Block>,
         patience: Patience,
     ) -> Result<(), Refused> {
-        let End { view, spin: budget, position, .. } = &mut self.end;
+        let End { view, spin: budget, position, head, .. } = &mut self.end;
         let spare = robust::with(|current| {
             let here = Here { view, thread };
             let lane = lane(view, &here, current);
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
-            let index = unsafe { lane.begin_send(*position, patience, || spin(view, budget)) }?;
+            let index = unsafe { lane.begin_send(*position, head, patience, || spin(view, budget)) }?;
             let spare = block.take().and_then(|block| view.write_block(index, &[0; 4], process, block));
             *position = lane.finish_send(*position);
             Ok(spare)
@@ -462,7 +463,7 @@ macro_rules! both_ends {
             /// How many messages are waiting, a moment ago.
             #[must_use]
             pub fn len(&self) -> usize {
-                self.end.view.waiting()
+                self.end.with(|lane| lane.len()) as usize
             }
 
             /// Whether no message was waiting a moment ago.

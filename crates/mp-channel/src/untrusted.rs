@@ -280,7 +280,7 @@ macro_rules! both_ends {
 
         impl<T> Selectable for $end<T> {
             fn selected(&self) -> Source {
-                Source::new(self.end.view, $side, false, self.end.reference.clone())
+                Source::ring(self.end.view, $side, self.end.reference.clone())
             }
         }
 

@@ -88,12 +88,19 @@ impl Shared {
         Lane { control: &self.control, slots: self, shape: self.shape, world: self, thread }
     }
 
-    fn send(&self, position: u64, message: u32) -> u64 {
+    fn send(&self, (position, mut head): (u64, u64), message: u32) -> (u64, u64) {
+        let patience = Patience::Forever;
         // SAFETY: the model's threads share `Shared` by reference counts, and it outlives them.
-        let index = unsafe { self.lane().begin_send(position, Patience::Forever, || None) }.unwrap();
+        let index = unsafe { self.lane().begin_send(position, &mut head, patience, || None) }.unwrap();
         // SAFETY: the slot is this side's; loom checks that.
         self.messages[index as usize].with_mut(|place| unsafe { *place = message });
-        self.lane().finish_send(position)
+        (self.lane().finish_send(position), head)
+    }
+
+    /// Where a sender begins, and what it knows of the receiver.
+    fn open_sender(&self) -> (u64, u64) {
+        let head = self.lane().head();
+        (self.lane().find_tail(), head)
     }
 
     fn receive(&self, position: u64, patience: Patience) -> Option<(u32, u64)> {
@@ -127,8 +134,8 @@ fn sender_dies(capacity: u32, die_at: Option<usize>) {
             let shared = shared.clone();
             thread::spawn(move || {
                 participant(1, None, die_at, || {
-                    let position = shared.lane().find_tail();
-                    (1..=3).fold(position, |position, message| shared.send(position, message));
+                    let start = shared.open_sender();
+                    (1..=3).fold(start, |at, message| shared.send(at, message));
                 })
             })
         };
@@ -137,7 +144,7 @@ fn sender_dies(capacity: u32, die_at: Option<usize>) {
             thread::spawn(move || {
                 participant(2, None, None, || {
                     let mut received = Vec::new();
-                    let mut position = shared.lane().find_head();
+                    let mut position = shared.lane().head();
                     while let Some((message, next)) = shared.receive(position, Patience::Forever) {
                         received.push(message);
                         position = next;
@@ -148,8 +155,8 @@ fn sender_dies(capacity: u32, die_at: Option<usize>) {
         };
         let first = sender.join().unwrap();
         participant(3, None, None, || {
-            let position = shared.lane().find_tail();
-            shared.send(position, 9);
+            let start = shared.open_sender();
+            shared.send(start, 9);
             shared.close();
         });
         let received = receiver.join().unwrap().unwrap();
@@ -169,7 +176,7 @@ fn receiver_dies(capacity: u32, die_at: Option<usize>) {
             let shared = shared.clone();
             thread::spawn(move || {
                 participant(1, None, die_at, || {
-                    let mut position = shared.lane().find_head();
+                    let mut position = shared.lane().head();
                     for expected in 1..=2 {
                         let (message, next) = shared.receive(position, Patience::Forever).unwrap();
                         assert_eq!(message, expected);
@@ -182,8 +189,8 @@ fn receiver_dies(capacity: u32, die_at: Option<usize>) {
             let shared = shared.clone();
             thread::spawn(move || {
                 participant(2, None, None, || {
-                    let position = shared.lane().find_tail();
-                    (1..=4).fold(position, |position, message| shared.send(position, message));
+                    let start = shared.open_sender();
+                    (1..=4).fold(start, |at, message| shared.send(at, message));
                     shared.close();
                 })
             })
@@ -191,7 +198,7 @@ fn receiver_dies(capacity: u32, die_at: Option<usize>) {
         receiver.join().unwrap();
         let received = participant(3, None, None, || {
             let mut received = Vec::new();
-            let mut position = shared.lane().find_head();
+            let mut position = shared.lane().head();
             while let Some((message, next)) = shared.receive(position, Patience::Forever) {
                 received.push(message);
                 position = next;
