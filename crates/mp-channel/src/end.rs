@@ -17,7 +17,6 @@ use mp_shm::{Message, Session, kinds};
 use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
 use mp_sys::robust;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -40,9 +39,11 @@ pub(crate) const fn is_plain<T: Message>() -> bool {
 }
 
 /// What goes into a slot.
-enum Content<'a> {
-    /// These bytes, which may be uninitialised in part; they stay until the send is over.
-    Inline(NonNull<u8>, usize),
+enum Content<'a, T> {
+    /// This value, which is its own archive.
+    Plain(&'a T),
+    /// These bytes.
+    Inline(&'a [u8]),
     /// The block in this place, which is there again if the send fails.
     Block(&'a mut Option<Block>),
 }
@@ -131,9 +132,7 @@ impl End {
     ) -> Result<(), SendFailure> {
         let me = self.me().map_err(SendFailure::Session)?;
         if const { is_plain::<T>() } && size_of::<T>() <= self.view.inline_max() {
-            let content = Content::Inline(NonNull::from(value).cast(), size_of::<T>());
-            // SAFETY: the value lies there, and is borrowed until the send is over.
-            return unsafe { self.send_content(me, &tag, content, patience) }.map_err(refused_send);
+            return self.send_content(me, &tag, Content::Plain(value), patience).map_err(refused_send);
         }
         self.send_encoded(me, &tag, value, patience)
     }
@@ -152,14 +151,12 @@ impl End {
         if let Some(bytes) = encoded.inline()
             && bytes.len() <= self.view.inline_max()
         {
-            let content = Content::Inline(NonNull::from(bytes).cast(), bytes.len());
-            // SAFETY: the bytes are borrowed from `encoded`, which lives until the send is over.
-            return unsafe { self.send_content(me, tag, content, patience) }.map_err(refused_send);
+            let content = Content::<()>::Inline(bytes);
+            return self.send_content(me, tag, content, patience).map_err(refused_send);
         }
         self.expected.store(encoded.len(), Ordering::Relaxed);
         let mut block = Some(encoded.into_block().map_err(SendFailure::Encode)?);
-        // SAFETY: no address of ours is in it.
-        let sent = unsafe { self.send_content(me, tag, Content::Block(&mut block), patience) };
+        let sent = self.send_content(me, tag, Content::<()>::Block(&mut block), patience);
         // Takes the attachments off again.
         drop(block.map(Payload::in_block));
         sent.map_err(refused_send)
@@ -173,15 +170,12 @@ impl End {
     }
 
     /// Sends what is ready to be put into a slot.
-    ///
-    /// # Safety
-    /// An address in `content` is valid for its length until this returns.
     #[inline]
-    unsafe fn send_content(
+    fn send_content<T>(
         &self,
         me: Me,
         tag: &Tag,
-        mut content: Content<'_>,
+        mut content: Content<'_, T>,
         patience: Patience,
     ) -> Result<(), Refused> {
         robust::with(|current| {
@@ -189,8 +183,7 @@ impl End {
             let ring = self.view.ring(&here, current);
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
             let claim = unsafe { ring.begin_send(patience, || self.spin()) }?;
-            // SAFETY: as the caller promises.
-            let spare = unsafe { self.write(&claim, me, tag, &mut content) };
+            let spare = self.write(&claim, me, tag, &mut content);
             ring.finish_send(&claim);
             drop(spare);
             if self.view.is_rendezvous() {
@@ -202,15 +195,16 @@ impl End {
     }
 
     /// Writes into a claimed slot; gives the spare block that was in it.
-    ///
-    /// # Safety
-    /// As of [`send_content`](Self::send_content).
     #[inline]
-    unsafe fn write(&self, claim: &Claim, me: Me, tag: &Tag, content: &mut Content<'_>) -> Option<Block> {
+    fn write<T>(&self, claim: &Claim, me: Me, tag: &Tag, content: &mut Content<'_, T>) -> Option<Block> {
+        self.view.fetch_ahead(claim.index());
         match content {
-            Content::Inline(from, len) => {
-                // SAFETY: as the caller promises.
-                unsafe { self.view.write_inline(claim.index(), tag, *from, *len) };
+            Content::Plain(value) => {
+                self.view.write_plain(claim.index(), tag, *value);
+                None
+            }
+            Content::Inline(bytes) => {
+                self.view.write_bytes(claim.index(), tag, bytes);
                 None
             }
             Content::Block(block) => self.view.write_block(claim.index(), tag, me.process, block.take()?),
@@ -219,12 +213,12 @@ impl End {
 
     /// For a channel of capacity 0: waits until the message in the slot is taken.
     #[cold]
-    fn hand_over(
+    fn hand_over<T>(
         &self,
         ring: &Ring<'_, View, Here<'_>>,
         claim: &Claim,
         me: Me,
-        content: Content<'_>,
+        content: Content<'_, T>,
         patience: Patience,
     ) -> Result<(), Refused> {
         let patience = match patience {
@@ -250,8 +244,7 @@ impl End {
         patience: Patience,
     ) -> Result<(), SendFailure> {
         let me = self.me().map_err(SendFailure::Session)?;
-        // SAFETY: no address of ours is in it.
-        unsafe { self.send_content(me, &tag, Content::Block(block), patience) }.map_err(refused_send)
+        self.send_content(me, &tag, Content::<()>::Block(block), patience).map_err(refused_send)
     }
 
     /// Receives a message, without looking into it. Ends with [`RecvError::Death`] if the number of recoveries is not `deaths`.
@@ -318,6 +311,7 @@ impl End {
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
             match unsafe { ring.begin_receive(patience, || self.spin()) } {
                 Ok(claim) => {
+                    self.view.fetch_ahead(claim.index());
                     take(&claim, me);
                     ring.finish_receive(&claim);
                     None

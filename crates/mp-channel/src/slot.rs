@@ -28,6 +28,7 @@ use mp_shm::rkyv::util::AlignedVec;
 use mp_shm::session::Holders;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
+use mp_sys::prefetch::prefetch_for_writing;
 use mp_sys::robust::{self, Current};
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -51,6 +52,14 @@ pub(crate) struct Descriptor {
 
 const SLOT_HEADER_BYTES: usize = 16;
 const DESCRIPTOR_BYTES: usize = size_of::<Descriptor>().next_multiple_of(64);
+/// How many slots ahead a sender fetches them for writing.
+const AHEAD: u32 = 2;
+/// In shorter rings a slot ahead may be the other side's.
+const SHORT: u32 = 16;
+/// Processors fetch cache lines in pairs.
+const PAIR_BYTES: usize = 128;
+/// Where slots begin, at the latest: at a pair of lines.
+const SLOTS_FROM: usize = DESCRIPTOR_BYTES + PAIR_BYTES - 64;
 const IN_BLOCK: u32 = u32::MAX;
 /// Most bytes of a slot.
 const STRIDE_MAX: usize = 64 << 10;
@@ -91,7 +100,7 @@ impl Cut {
     }
 
     pub(crate) fn block_bytes(self) -> usize {
-        DESCRIPTOR_BYTES + self.stride * self.shape.capacity() as usize
+        SLOTS_FROM + self.stride * self.shape.capacity() as usize
     }
 }
 
@@ -157,8 +166,10 @@ impl View {
             return None;
         }
         let place = session.bytes(offset + BLOCK_HEADER_BYTES, cut.block_bytes())?;
-        // SAFETY: DESCRIPTOR_BYTES <= block_bytes, which were checked to be inside of the session.
-        let slots = unsafe { place.add(DESCRIPTOR_BYTES) };
+        let at =
+            DESCRIPTOR_BYTES + place.addr().get().wrapping_add(DESCRIPTOR_BYTES).wrapping_neg() % PAIR_BYTES;
+        // SAFETY: at <= SLOTS_FROM <= block_bytes, which were checked to be inside of the session.
+        let slots = unsafe { place.add(at) };
         let holders = session.holders(offset)?;
         Some(Self { session, holders, descriptor, slots, cut })
     }
@@ -195,11 +206,26 @@ impl View {
 
     /// The address `at` bytes into slot `index`. An index from a corrupt hint is turned into one that exists.
     #[inline]
-    fn place(&self, index: u32, at: usize) -> NonNull<u8> {
+    pub(crate) fn place(&self, index: u32, at: usize) -> NonNull<u8> {
         debug_assert!(at < self.cut.stride, "inside of the slot");
         let index = index.min(self.cut.shape.capacity() - 1) as usize;
         // SAFETY: index < capacity and at < stride, so the address is within the `block_bytes` that `open` checked.
         unsafe { self.slots.add(index * self.cut.stride + at) }
+    }
+
+    /// Fetches the slot some way on from `index` for writing. Writes leave a processor in order, each when its line is there: without this
+    /// both sides wait for the lines of each message, one after the other. (In one run: 290 ns a message without, 130 with it.)
+    #[inline]
+    pub(crate) fn fetch_ahead(&self, index: u32) {
+        let capacity = self.cut.shape.capacity();
+        if capacity >= SHORT {
+            let ahead = index + AHEAD;
+            let ahead = if ahead < capacity { ahead } else { ahead - capacity };
+            prefetch_for_writing(self.place(ahead, 0).as_ptr());
+            if self.cut.stride > 64 {
+                prefetch_for_writing(self.place(ahead, 64).as_ptr());
+            }
+        }
     }
 
     #[inline]
@@ -214,15 +240,35 @@ impl View {
         unsafe { self.place(index, 12).cast::<AtomicU32>().as_ref() }
     }
 
-    /// Writes tag and small message into a slot that this thread has claimed for writing.
+    /// Writes tag and a value as it lies into a slot that this thread has claimed for writing.
     ///
+    /// The length is known here, so the copy needs no call: a loop over wide registers would wait until all narrower writes of the value have left
+    /// the processor's store buffer, in which they stand behind those of earlier messages. (It cost 40 ns a message.)
+    ///
+    /// # Panics
+    /// If it does not fit.
+    #[inline]
+    pub(crate) fn write_plain<T>(&self, index: u32, tag: &[u64; 4], value: &T) {
+        // SAFETY: a reference is valid for its size.
+        unsafe { self.write_inline(index, tag, NonNull::from(value).cast(), size_of::<T>()) };
+    }
+
+    /// Writes tag and a small message into a slot that this thread has claimed for writing.
+    ///
+    /// # Panics
+    /// If it does not fit.
+    pub(crate) fn write_bytes(&self, index: u32, tag: &[u64; 4], message: &[u8]) {
+        // SAFETY: a slice is valid for its length.
+        unsafe { self.write_inline(index, tag, NonNull::from(message).cast(), message.len()) };
+    }
+
     /// # Panics
     /// If they do not fit.
     ///
     /// # Safety
     /// `len` bytes at `from` can be read; they need not be initialised.
-    #[inline]
-    pub(crate) unsafe fn write_inline(&self, index: u32, tag: &[u64; 4], from: NonNull<u8>, len: usize) {
+    #[inline(always)]
+    unsafe fn write_inline(&self, index: u32, tag: &[u64; 4], from: NonNull<u8>, len: usize) {
         assert!(len <= self.inline_max(), "a message for the slot fits into it");
         self.write_tag(index, tag);
         let to = self.place(index, SLOT_HEADER_BYTES + self.tag_bytes());

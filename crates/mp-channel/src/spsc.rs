@@ -26,7 +26,6 @@ use crate::received::Received;
 use crate::ring::Refused;
 use crate::slot::{Cut, Here, View};
 use crate::source::{Side, Source};
-use mp_shm::block::Block;
 use mp_shm::codec::{Payload, encode};
 use mp_shm::error::SessionError;
 use mp_shm::handle::Kind;
@@ -40,7 +39,6 @@ use mp_sys::robust::{self, Current};
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -263,9 +261,8 @@ impl<T: Message> Sender<T> {
     fn send_value(&mut self, value: &T, patience: Patience) -> Result<(), SendFailure> {
         if const { is_plain::<T>() } && size_of::<T>() <= self.end.view.inline_max() {
             let (thread, _) = self.end.alone(patience)?;
-            let from = NonNull::from(value).cast();
-            // SAFETY: the value lies there, and is borrowed until the send is over.
-            return unsafe { self.send_inline(thread, from, size_of::<T>(), patience) }.map_err(refused_send);
+            let write = |view: &View, index| view.write_plain(index, &[0; 4], value);
+            return self.send_with(thread, patience, write).map_err(refused_send);
         }
         self.send_encoded(value, patience)
     }
@@ -279,61 +276,38 @@ impl<T: Message> Sender<T> {
         if let Some(bytes) = encoded.inline()
             && bytes.len() <= self.end.view.inline_max()
         {
-            let (from, len) = (NonNull::from(bytes).cast(), bytes.len());
-            // SAFETY: the bytes are borrowed from `encoded`, which lives until the send is over.
-            return unsafe { self.send_inline(thread, from, len, patience) }.map_err(refused_send);
+            let write = |view: &View, index| view.write_bytes(index, &[0; 4], bytes);
+            return self.send_with(thread, patience, write).map_err(refused_send);
         }
         self.end.expected = encoded.len();
         let mut block = Some(encoded.into_block().map_err(SendFailure::Encode)?);
-        let sent = self.send_block(thread, process, &mut block, patience);
+        let spare = self.send_with(thread, patience, |view, index| {
+            block.take().and_then(|block| view.write_block(index, &[0; 4], process, block))
+        });
         // Takes the attachments off again.
         drop(block.map(Payload::in_block));
-        sent.map_err(refused_send)
+        spare.map(drop).map_err(refused_send)
     }
 
-    /// # Safety
-    /// `len` bytes at `from` can be read until this returns; they need not be initialised.
+    /// Sends what `write` puts into the slot of an index.
     #[inline]
-    unsafe fn send_inline(
+    fn send_with<R>(
         &mut self,
         thread: u16,
-        from: NonNull<u8>,
-        len: usize,
         patience: Patience,
-    ) -> Result<(), Refused> {
+        write: impl FnOnce(&View, u32) -> R,
+    ) -> Result<R, Refused> {
         let End { view, spin: budget, position, head, .. } = &mut self.end;
         robust::with(|current| {
             let here = Here { view, thread };
             let lane = lane(view, &here, current);
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
             let index = unsafe { lane.begin_send(*position, head, patience, || spin(view, budget)) }?;
-            // SAFETY: as the caller promises.
-            unsafe { view.write_inline(index, &[0; 4], from, len) };
+            view.fetch_ahead(index);
+            let written = write(view, index);
             *position = lane.finish_send(*position);
-            Ok(())
+            Ok(written)
         })
-    }
-
-    /// Sends the message in `block`, which is there again if it fails.
-    fn send_block(
-        &mut self,
-        thread: u16,
-        process: u16,
-        block: &mut Option<Block>,
-        patience: Patience,
-    ) -> Result<(), Refused> {
-        let End { view, spin: budget, position, head, .. } = &mut self.end;
-        let spare = robust::with(|current| {
-            let here = Here { view, thread };
-            let lane = lane(view, &here, current);
-            // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
-            let index = unsafe { lane.begin_send(*position, head, patience, || spin(view, budget)) }?;
-            let spare = block.take().and_then(|block| view.write_block(index, &[0; 4], process, block));
-            *position = lane.finish_send(*position);
-            Ok(spare)
-        })?;
-        drop(spare);
-        Ok(())
     }
 }
 

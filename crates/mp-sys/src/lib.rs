@@ -57,6 +57,8 @@ pub mod packet;
 #[cfg(not(loom))]
 pub mod poll;
 #[cfg(not(loom))]
+pub mod prefetch;
+#[cfg(not(loom))]
 pub mod process;
 #[cfg(not(loom))]
 pub mod socket;
