@@ -26,7 +26,8 @@
 
 #![expect(unsafe_code, reason = "the pending words")]
 
-use crate::ring::{Control, DEAD, EMPTY, FULL, Refused, Seen, Shape, Slots, WRITING, World, word};
+use crate::control::{Control, Refused, World};
+use crate::stamp::{DEAD, EMPTY, FULL, SEQUENCE_MASK, Seen, Shape, Slots, WRITING, word};
 use mp_sync::notify::{Blocked, Owner};
 use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
@@ -116,7 +117,7 @@ impl<'a, S: Slots, W: World> Bus<'a, S, W> {
     /// Claims the slot at the tail, or says which one is in the way; `None` if a word is corrupt.
     #[inline]
     fn claim(&self) -> Result<(u64, u32), Option<(&'a AtomicU64, u64)>> {
-        let tail = &self.control.tail().0;
+        let tail = &self.control.tail.0;
         loop {
             let position = tail.load(Ordering::Acquire);
             let index = self.shape.index(position);
@@ -142,7 +143,7 @@ impl<'a, S: Slots, W: World> Bus<'a, S, W> {
 
     fn move_on(&self, position: u64) {
         let next = self.shape.next(position);
-        let _ = self.control.tail().0.compare_exchange(position, next, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self.control.tail.0.compare_exchange(position, next, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Publishes the message written at `position` and wakes all receivers.
@@ -167,7 +168,7 @@ impl<'a, S: Slots, W: World> Bus<'a, S, W> {
     /// Where a new receiver begins: behind all that was sent before.
     #[must_use]
     pub fn end(&self) -> u64 {
-        let mut position = self.control.tail().0.load(Ordering::Acquire) & self.shape.mask();
+        let mut position = self.control.tail.0.load(Ordering::Acquire) & SEQUENCE_MASK;
         for _ in 0..self.shape.capacity() {
             let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
             if seen.sequence != position || seen.state == EMPTY {
@@ -270,7 +271,7 @@ impl<'a, S: Slots, W: World> Bus<'a, S, W> {
         // One slot on from the oldest, which is the next to be overwritten.
         let oldest = self.shape.next(self.shape.lap_back(self.end()));
         let missed = self.shape.distance(*position, oldest);
-        if missed == 0 || missed > self.shape.mask() / 2 {
+        if missed == 0 || missed > SEQUENCE_MASK / 2 {
             return Err(None);
         }
         *position = oldest;

@@ -2,11 +2,13 @@
 
 #![expect(unsafe_code, reason = "the pending words of the ring; messages that are copied as they lie")]
 
+use crate::control::Refused;
 use crate::error::{ChannelError, RecvError, SendFailure};
 use crate::kind::ChannelKind;
-use crate::ring::{Claim, Refused, Ring, Slots};
+use crate::ring::{Claim, Ring};
 use crate::slot::{Cut, Here, View};
 use crate::source::{Side, Source};
+use crate::stamp::Slots;
 use mp_shm::block::Block;
 use mp_shm::codec::{Element, Inline, Payload, ROOT_BYTES, Room, decode_inline, encode};
 use mp_shm::error::SessionError;

@@ -7,7 +7,7 @@ use std::fmt;
 /// A channel could not be made.
 #[derive(Debug)]
 pub enum ChannelError {
-    /// The capacity is above [`CAPACITY_MAX`](crate::ring::CAPACITY_MAX).
+    /// The capacity is above [`CAPACITY_MAX`](crate::stamp::CAPACITY_MAX).
     Capacity(usize),
     /// The size of messages is 0 or above [`MESSAGE_BYTES_MAX`](crate::untrusted::MESSAGE_BYTES_MAX).
     MessageBytes(usize),
@@ -19,7 +19,11 @@ impl fmt::Display for ChannelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Capacity(capacity) => {
-                write!(f, "making a channel: a capacity of {capacity} is above {}", crate::ring::CAPACITY_MAX)
+                write!(
+                    f,
+                    "making a channel: a capacity of {capacity} is above {}",
+                    crate::stamp::CAPACITY_MAX
+                )
             }
             Self::MessageBytes(bytes) => write!(
                 f,

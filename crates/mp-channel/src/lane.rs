@@ -23,7 +23,8 @@
 
 #![expect(unsafe_code, reason = "the pending words")]
 
-use crate::ring::{Control, EMPTY, FULL, Refused, Shape, Slots, World, word};
+use crate::control::{Control, Refused, World};
+use crate::stamp::{EMPTY, FULL, SEQUENCE_MASK, Shape, Slots, word};
 use mp_sync::notify::{Blocked, Owner};
 use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
@@ -51,7 +52,7 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
     /// Where the sender goes on, for one who opens its end.
     #[must_use]
     pub fn find_tail(&self) -> u64 {
-        let mut position = self.control.tail().0.load(Ordering::Acquire) & self.shape.mask();
+        let mut position = self.control.tail.0.load(Ordering::Acquire) & SEQUENCE_MASK;
         // No further than a lap, whatever the slots say.
         for _ in 0..self.shape.capacity() {
             if !self.can_receive(position) {
@@ -66,7 +67,7 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
     #[must_use]
     pub fn head(&self) -> u64 {
         // HEAD: Acquire, pairs with the Release in `finish_receive`.
-        self.control.head().0.load(Ordering::Acquire) & self.shape.mask()
+        self.control.head.0.load(Ordering::Acquire) & SEQUENCE_MASK
     }
 
     /// How many messages are there, a moment ago.
@@ -124,7 +125,7 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
             let head = self.head();
             match self.shape.distance(head, position).cmp(&self.shape.capacity().into()) {
                 std::cmp::Ordering::Less => Ok(Ok(head)),
-                std::cmp::Ordering::Equal => Err(blocked(&self.control.head().0, head, closed)),
+                std::cmp::Ordering::Equal => Err(blocked(&self.control.head.0, head, closed)),
                 std::cmp::Ordering::Greater => Ok(Err(Refused::Corrupt)),
             }
         };
@@ -144,7 +145,7 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
         self.slots.word(self.shape.index(position)).store(word(FULL, position, 0), Ordering::Release);
         crash::point("lane.published");
         let next = self.shape.next(position);
-        self.control.tail().0.store(next, Ordering::Release);
+        self.control.tail.0.store(next, Ordering::Release);
         self.control.not_empty.0.publish(self.world, self.thread, 1);
         crash::point("lane.sent");
         next
@@ -215,7 +216,7 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
         crash::point("lane.taken");
         let next = self.shape.next(position);
         // HEAD: Release, pairs with the Acquire in `head`.
-        self.control.head().0.store(next, Ordering::Release);
+        self.control.head.0.store(next, Ordering::Release);
         crash::point("lane.released");
         self.control.not_full.0.publish(self.world, self.thread, 1);
         crash::point("lane.received");

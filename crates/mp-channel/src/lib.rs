@@ -31,9 +31,11 @@
 //! and others keep their deadlines.
 
 pub mod bus;
+pub mod control;
 pub mod lane;
 pub mod returns;
 pub mod ring;
+pub mod stamp;
 
 #[cfg(not(loom))]
 mod bells;

@@ -35,8 +35,9 @@
 
 #![expect(unsafe_code, reason = "the pending words")]
 
-use mp_shm::death::Domain;
-use mp_sync::notify::{Blocked, Notify, Owner};
+use crate::control::{Control, Refused, World};
+use crate::stamp::{DEAD, EMPTY, FULL, READING, SEQUENCE_MASK, Seen, Shape, Slots, WRITING, word};
+use mp_sync::notify::{Blocked, Owner};
 use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -44,218 +45,9 @@ use mp_sys::crash;
 use mp_sys::futex::Watch;
 use mp_sys::robust::Current;
 
-/// A slot is free for the sender at its position.
-pub const EMPTY: u64 = 0;
-/// A sender writes.
-pub const WRITING: u64 = 1;
-/// A message waits.
-pub const FULL: u64 = 2;
-/// A receiver reads.
-pub const READING: u64 = 3;
-/// A sender died while it wrote; a receiver that comes by frees the slot.
-pub const DEAD: u64 = 4;
-
-const STATE_BITS: u32 = 4;
-const SEQUENCE_BITS: u32 = 44;
-const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
 /// Most looks for one claim. Each look that leads to nothing is one that somebody else's claim came in between; so many in a row do not
 /// happen unless somebody writes where he must not.
 const LOOKS_MAX: u32 = 1 << 20;
-/// Most slots of a ring.
-pub const CAPACITY_MAX: u32 = 1 << 24;
-
-/// A value alone on its cache line, and a line away from the next: processors fetch them in pairs.
-#[repr(C, align(64))]
-#[derive(Debug)]
-#[cfg_attr(not(loom), derive(mp_shm::ShmSafe))]
-pub struct Line<T>(pub T, Gap);
-
-#[repr(C, align(64))]
-#[derive(Debug)]
-#[cfg_attr(not(loom), derive(mp_shm::ShmSafe))]
-struct Gap([u8; 64]);
-
-impl<T> Line<T> {
-    fn new(value: T) -> Self {
-        Self(value, Gap([0; 64]))
-    }
-}
-
-/// The shared words of a ring, besides its slots.
-#[repr(C)]
-#[derive(Debug)]
-#[cfg_attr(not(loom), derive(mp_shm::ShmSafe))]
-pub struct Control {
-    tail: Line<AtomicU64>,
-    head: Line<AtomicU64>,
-    /// Receivers sleep here.
-    pub not_empty: Line<Notify>,
-    /// Senders sleep here.
-    pub not_full: Line<Notify>,
-    /// Counts how often an end lost its last holder.
-    pub closed: Line<AtomicU32>,
-}
-
-impl Control {
-    /// A ring that starts at `start`, a position of index 0. Its slots must be [`first_word`]s.
-    #[must_use]
-    pub fn new(start: u64) -> Self {
-        Self {
-            tail: Line::new(AtomicU64::new(start)),
-            head: Line::new(AtomicU64::new(start)),
-            not_empty: Line::new(Notify::new()),
-            not_full: Line::new(Notify::new()),
-            closed: Line::new(AtomicU32::new(0)),
-        }
-    }
-
-    /// Hints and bells; what sleepers sleep on are halves of words, and only ever make them look.
-    #[cfg(not(loom))]
-    pub(crate) fn words(&self) -> [&AtomicU64; 4] {
-        [&self.tail.0, &self.head.0, self.not_empty.0.bells(), self.not_full.0.bells()]
-    }
-
-    pub(crate) fn tail(&self) -> &Line<AtomicU64> {
-        &self.tail
-    }
-
-    pub(crate) fn head(&self) -> &Line<AtomicU64> {
-        &self.head
-    }
-}
-
-/// The number of slots and the positions that follow from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    capacity: u32,
-    shift: u32,
-}
-
-impl Shape {
-    /// For `capacity` slots, 1 to [`CAPACITY_MAX`].
-    #[must_use]
-    pub fn new(capacity: u32) -> Option<Self> {
-        (1..=CAPACITY_MAX)
-            .contains(&capacity)
-            .then(|| Self { capacity, shift: capacity.next_power_of_two().trailing_zeros() })
-    }
-
-    /// The number of slots.
-    #[must_use]
-    pub fn capacity(self) -> u32 {
-        self.capacity
-    }
-
-    /// The position `laps` before the wrap of the sequence, at index 0; tests start there.
-    #[must_use]
-    pub fn start_before_wrap(self, laps: u64) -> u64 {
-        (SEQUENCE_MASK + 1 - (laps << self.shift)) & SEQUENCE_MASK
-    }
-
-    /// All bits of a position.
-    pub(crate) fn mask(self) -> u64 {
-        SEQUENCE_MASK
-    }
-
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the mask leaves at most 24 bits")]
-    pub(crate) fn index(self, position: u64) -> u32 {
-        (position & ((1 << self.shift) - 1)) as u32
-    }
-
-    #[inline]
-    pub(crate) fn next(self, position: u64) -> u64 {
-        let mask = (1 << self.shift) - 1;
-        if (position & mask) + 1 < u64::from(self.capacity) {
-            position + 1
-        } else {
-            ((position | mask) + 1) & SEQUENCE_MASK
-        }
-    }
-
-    #[inline]
-    pub(crate) fn lap_on(self, position: u64) -> u64 {
-        position.wrapping_add(1 << self.shift) & SEQUENCE_MASK
-    }
-
-    /// How many positions `to` is on from `from`.
-    pub(crate) fn distance(self, from: u64, to: u64) -> u64 {
-        let laps = (to >> self.shift).wrapping_sub(from >> self.shift) & (SEQUENCE_MASK >> self.shift);
-        let of_whole_laps = laps * u64::from(self.capacity);
-        (of_whole_laps + u64::from(self.index(to))).wrapping_sub(self.index(from).into())
-    }
-
-    #[inline]
-    pub(crate) fn lap_back(self, position: u64) -> u64 {
-        position.wrapping_sub(1 << self.shift) & SEQUENCE_MASK
-    }
-}
-
-#[inline]
-pub(crate) fn word(state: u64, sequence: u64, owner: u16) -> u64 {
-    u64::from(owner) << (STATE_BITS + SEQUENCE_BITS) | sequence << STATE_BITS | state
-}
-
-/// The word of slot `index` in a new ring that starts at `start`.
-#[must_use]
-pub fn first_word(start: u64, index: u32) -> u64 {
-    word(EMPTY, (start + u64::from(index)) & SEQUENCE_MASK, 0)
-}
-
-/// A slot word, taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// One of the states.
-    pub state: u64,
-    pub(crate) sequence: u64,
-    /// Who holds it, in WRITING and READING.
-    pub owner: u16,
-}
-
-impl Seen {
-    /// Takes `word` apart.
-    #[inline]
-    #[must_use]
-    pub fn of(word: u64) -> Self {
-        Self {
-            state: word & ((1 << STATE_BITS) - 1),
-            sequence: (word >> STATE_BITS) & SEQUENCE_MASK,
-            owner: (word >> (STATE_BITS + SEQUENCE_BITS)) as u16,
-        }
-    }
-}
-
-/// Where the slot words are.
-pub trait Slots {
-    /// The word of slot `index`, below the capacity.
-    fn word(&self, index: u32) -> &AtomicU64;
-}
-
-/// What a ring needs to know of the world around it.
-pub trait World: Domain {
-    /// The calling thread's id in the session, not 0.
-    fn me(&self) -> u16;
-    /// The sentinel of a thread and its value while it lives; `None` if the thread is dead.
-    fn sentinel(&self, thread: u16) -> Option<Watch<'_>>;
-    /// How many hold the sending end.
-    fn senders(&self) -> u32;
-    /// How many hold the receiving end.
-    fn receivers(&self) -> u32;
-}
-
-/// Why nothing was claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Patience ended: the ring is full for a sender, empty for a receiver.
-    Waiting,
-    /// Nobody holds the other end, and (for a receiver) no message is left.
-    Disconnected,
-    /// The word that this operation watches has changed.
-    Interrupted,
-    /// A word of the ring has a value that no operation gives it: somebody wrote where he must not.
-    Corrupt,
-}
-
 /// A slot that this thread has claimed, for writing or for reading.
 #[derive(Debug)]
 #[must_use]
@@ -570,7 +362,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         let mut steps = 0;
         loop {
             let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
-            if steps == self.shape.capacity || !passed(seen, position) {
+            if steps == self.shape.capacity() || !passed(seen, position) {
                 return (seen, position);
             }
             position = self.shape.next(position);
@@ -689,7 +481,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     /// For recovery, which holds the domain's lock: releases every slot that a thread of `dead` holds. `lost` is called with the index
     /// of each before that: what it names is nobody's any more.
     pub fn sweep(&self, dead: &dyn Fn(u16) -> bool, lost: &mut dyn FnMut(u32)) {
-        for index in 0..self.shape.capacity {
+        for index in 0..self.shape.capacity() {
             let slot = self.slots.word(index);
             let found = slot.load(Ordering::Acquire);
             let seen = Seen::of(found);
@@ -716,43 +508,6 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         if head == tail && !full(&self.shape.index(head)) {
             return 0;
         }
-        u32::try_from((0..self.shape.capacity).filter(full).count()).unwrap_or(self.shape.capacity)
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn positions_wrap_with_any_capacity() {
-        for capacity in [1, 2, 3, 5, 7, 8, 1000] {
-            let shape = Shape::new(capacity).unwrap();
-            let mut position = shape.start_before_wrap(2);
-            for step in 0..capacity * 4 {
-                assert_eq!(shape.index(position), step % capacity);
-                let mut after_a_lap = position;
-                for _ in 0..capacity {
-                    after_a_lap = shape.next(after_a_lap);
-                }
-                assert_eq!(after_a_lap, shape.lap_on(position));
-                position = shape.next(position);
-            }
-        }
-        let shape = Shape::new(3).unwrap();
-        let start = shape.start_before_wrap(1);
-        let mut position = start;
-        for steps in 0..20 {
-            assert_eq!(shape.distance(start, position), steps);
-            position = shape.next(position);
-        }
-        assert_eq!(Shape::new(0), None);
-        assert_eq!(Shape::new(CAPACITY_MAX + 1), None);
-    }
-
-    #[test]
-    fn a_word_is_taken_apart_as_it_was_put_together() {
-        let seen = Seen::of(word(READING, SEQUENCE_MASK, u16::MAX));
-        assert_eq!(seen, Seen { state: READING, sequence: SEQUENCE_MASK, owner: u16::MAX });
+        u32::try_from((0..self.shape.capacity()).filter(full).count()).unwrap_or(self.shape.capacity())
     }
 }

@@ -15,8 +15,10 @@
 
 #![expect(unsafe_code, reason = "reading and writing messages in claimed slots")]
 
+use crate::control::{Control, World};
 use crate::returns::Returns;
-use crate::ring::{Control, Ring, Shape, Slots, World, first_word};
+use crate::ring::Ring;
+use crate::stamp::{Shape, Slots, first_word};
 use mp_shm::Session;
 use mp_shm::ShmSafe;
 use mp_shm::block::Block;

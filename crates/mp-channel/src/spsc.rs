@@ -18,12 +18,12 @@
 #![expect(unsafe_code, reason = "the pending words of the lane; values that are copied as they lie")]
 
 use crate::channel::{expected_bytes, type_hash};
+use crate::control::Refused;
 use crate::end::{Taken, is_plain, refused_receive, refused_send};
 use crate::error::{BatchError, ChannelError, RecvError, SendError, SendFailure};
 use crate::kind::ChannelKind;
 use crate::lane::Lane;
 use crate::received::Received;
-use crate::ring::Refused;
 use crate::slot::{Cut, Here, View};
 use crate::source::{Side, Source};
 use mp_shm::codec::{Payload, encode};

@@ -7,8 +7,9 @@
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
+use mp_channel::control::{Control, World};
 use mp_channel::lane::Lane;
-use mp_channel::ring::{Control, Shape, Slots, World, first_word};
+use mp_channel::stamp::{Shape, Slots, first_word};
 use mp_shm::death::Domain;
 use mp_sync::patience::Patience;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};

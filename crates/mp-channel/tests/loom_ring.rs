@@ -9,7 +9,9 @@
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use mp_channel::ring::{Control, Ring, Shape, Slots, World, first_word};
+use mp_channel::control::{Control, World};
+use mp_channel::ring::Ring;
+use mp_channel::stamp::{Shape, Slots, first_word};
 use mp_shm::death::{self, Domain};
 use mp_shm::lock::DomainLock;
 use mp_sync::patience::Patience;
