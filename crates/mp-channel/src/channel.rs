@@ -69,6 +69,51 @@ pub fn channel_in<T: Message>(
     ))
 }
 
+/// Makes a channel that grows when it is full: for up to `capacity` messages at first, 1 to 2^24, and more while its slots take no more
+/// than `bytes_max` bytes. Then it is full as any channel is.
+///
+/// It grows by doubling, never shrinks, and gives its memory back with its last end. [`Sender::capacity`] tells what it has grown to; while what was
+/// sent before is received more may wait. Order, disconnection and what a death leaves are as ever.
+/// Messages that are too large for a slot (above some 240 bytes) lie in blocks of their own, which `bytes_max` does not count.
+///
+/// # Errors
+/// As [`channel`].
+///
+/// # Examples
+/// ```
+/// let (sender, receiver) = mp_channel::growing_channel::<u64>(4, 1 << 20)?;
+/// for number in 0..1000 {
+///     sender.try_send(number).map_err(|error| error.failure)?;
+/// }
+/// assert_eq!(receiver.len(), 1000);
+/// assert!((0..1000).all(|number| receiver.try_recv().is_ok_and(|one| one == number)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn growing_channel<T: Message>(
+    capacity: usize,
+    bytes_max: usize,
+) -> Result<(Sender<T>, Receiver<T>), ChannelError> {
+    growing_channel_in(Session::current().map_err(ChannelError::Session)?, capacity, bytes_max)
+}
+
+/// [`growing_channel`] in a given session.
+///
+/// # Errors
+/// As [`channel`].
+pub fn growing_channel_in<T: Message>(
+    session: Session,
+    capacity: usize,
+    bytes_max: usize,
+) -> Result<(Sender<T>, Receiver<T>), ChannelError> {
+    let cut = Cut::new(capacity, 0, expected_bytes::<T>()).filter(|cut| !cut.rendezvous);
+    let cut = cut.ok_or(ChannelError::Capacity(capacity))?;
+    let [sender, receiver] = End::create_growing(session, cut, type_hash::<T>(), 0, bytes_max as u64)?;
+    Ok((
+        Sender { end: Arc::new(sender), carries: PhantomData },
+        Receiver { end: Arc::new(receiver), carries: PhantomData },
+    ))
+}
+
 /// What to make room for in a slot: the archive of a plain type, and for others room for short strings and the like.
 pub(crate) fn expected_bytes<T: Message>() -> usize {
     let archived = size_of::<T::Archived>();

@@ -80,6 +80,8 @@ pub enum Refused {
     Disconnected,
     /// The word that this operation watches has changed.
     Interrupted,
+    /// The ring is sealed, and there is another one.
+    Sealed,
     /// A word of the ring has a value that no operation gives it: somebody wrote where he must not.
     Corrupt,
 }

@@ -28,9 +28,11 @@ pub(crate) type Tag = [u64; 4];
 /// One end: the channel, and this process's reference to the end.
 #[derive(Debug)]
 pub(crate) struct End {
-    view: View,
+    pub(crate) view: View,
     reference: Arc<Reference>,
     spin: Spin,
+    /// The block of the ring that this end is at, in a channel that has grown; 0 for the first.
+    pub(crate) ring: AtomicU64,
     /// Size of the last large message, a guess for the next.
     expected: AtomicUsize,
 }
@@ -58,11 +60,22 @@ impl End {
         type_hash: u32,
         laps: u64,
     ) -> Result<[Self; 2], ChannelError> {
+        Self::create_growing(session, cut, type_hash, laps, 0)
+    }
+
+    /// [`create`](Self::create) of a channel that grows until its rings have `bytes_max` bytes.
+    pub(crate) fn create_growing(
+        session: Session,
+        cut: Cut,
+        type_hash: u32,
+        laps: u64,
+        bytes_max: u64,
+    ) -> Result<[Self; 2], ChannelError> {
         kinds::register(Kind::CHANNEL, &ChannelKind);
         let block = session.allocate(Kind::MESSAGE, cut.block_bytes()).map_err(ChannelError::Session)?;
         let start = if laps == 0 { 0 } else { cut.shape.start_before_wrap(laps) };
-        let view =
-            View::lay_out(&block, cut, start).ok_or(ChannelError::Session(SessionError::NotASession))?;
+        let view = View::lay_out_growing(&block, cut, start, 0, bytes_max)
+            .ok_or(ChannelError::Session(SessionError::NotASession))?;
         let references = session
             .publish_object(block, [Kind::SENDER, Kind::RECEIVER], type_hash)
             .map_err(ChannelError::Session)?;
@@ -80,7 +93,8 @@ impl End {
     }
 
     fn new(view: View, reference: Reference) -> Self {
-        Self { view, reference: Arc::new(reference), spin: Spin::new(), expected: AtomicUsize::new(0) }
+        let (ring, expected) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Self { view, reference: Arc::new(reference), spin: Spin::new(), ring, expected }
     }
 
     pub(crate) fn reference(&self) -> &Reference {
@@ -97,7 +111,8 @@ impl End {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        if self.view.is_rendezvous() { 0 } else { self.view.shape().capacity() as usize }
+        let last = self.view.rings().last().unwrap_or(self.view);
+        if last.is_rendezvous() { 0 } else { last.shape().capacity() as usize }
     }
 
     fn spin(&self) -> Option<&Spin> {
@@ -147,7 +162,7 @@ impl End {
         patience: Patience,
     ) -> Result<(), SendFailure> {
         let expected = self.expected.load(Ordering::Relaxed);
-        self.view.fetch_returned(expected, me);
+        self.at(|ring| ring.fetch_returned(expected, me));
         // User code runs here, before any slot is claimed.
         let encoded = encode(self.view.session, value, expected).map_err(SendFailure::Encode)?;
         if let Some(bytes) = encoded.inline()
@@ -167,7 +182,8 @@ impl End {
     /// Room for a message that the caller builds.
     pub(crate) fn room<E: Element>(&self, len: usize) -> Result<Room<E>, SessionError> {
         let me = self.me()?;
-        self.view.fetch_returned(len.saturating_mul(size_of::<E>()).saturating_add(ROOT_BYTES), me);
+        let bytes = len.saturating_mul(size_of::<E>()).saturating_add(ROOT_BYTES);
+        self.at(|ring| ring.fetch_returned(bytes, me));
         Room::new(self.view.session, len)
     }
 
@@ -180,37 +196,34 @@ impl End {
         mut content: Content<'_, T>,
         patience: Patience,
     ) -> Result<(), Refused> {
-        robust::with(|current| {
-            let here = Here { view: &self.view, thread: me.thread };
-            let ring = self.view.ring(&here, current);
-            // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
-            let claim = unsafe { ring.begin_send(patience, || self.spin()) }?;
-            let spare = self.write(&claim, me, tag, &mut content);
-            ring.finish_send(&claim);
-            drop(spare);
-            if self.view.is_rendezvous() {
-                self.hand_over(&ring, &claim, me, content, patience)
-            } else {
-                Ok(())
-            }
-        })
+        if self.view.grows() {
+            return self.send_growing(patience, |ring, patience| {
+                self.send_in(ring, me, tag, &mut content, patience)
+            });
+        }
+        self.send_in(&self.view, me, tag, &mut content, patience)
     }
 
-    /// Writes into a claimed slot; gives the spare block that was in it.
+    /// Sends in one of the channel's rings.
     #[inline]
-    fn write<T>(&self, claim: &Claim, me: Me, tag: &Tag, content: &mut Content<'_, T>) -> Option<Block> {
-        self.view.fetch_ahead(claim.index());
-        match content {
-            Content::Plain(value) => {
-                self.view.write_plain(claim.index(), tag, *value);
-                None
-            }
-            Content::Inline(bytes) => {
-                self.view.write_bytes(claim.index(), tag, bytes);
-                None
-            }
-            Content::Block(block) => self.view.write_block(claim.index(), tag, me.process, block.take()?),
-        }
+    fn send_in<T>(
+        &self,
+        view: &View,
+        me: Me,
+        tag: &Tag,
+        content: &mut Content<'_, T>,
+        patience: Patience,
+    ) -> Result<(), Refused> {
+        robust::with(|current| {
+            let here = Here { view: &self.view, thread: me.thread };
+            let ring = view.ring(&here, current);
+            // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
+            let claim = unsafe { ring.begin_send(patience, || self.spin()) }?;
+            let spare = write(view, &claim, me, tag, content);
+            ring.finish_send(&claim);
+            drop(spare);
+            if view.is_rendezvous() { self.hand_over(&ring, &claim, me, content, patience) } else { Ok(()) }
+        })
     }
 
     /// For a channel of capacity 0: waits until the message in the slot is taken.
@@ -220,7 +233,7 @@ impl End {
         ring: &Ring<'_, View, Here<'_>>,
         claim: &Claim,
         me: Me,
-        content: Content<'_, T>,
+        content: &mut Content<'_, T>,
         patience: Patience,
     ) -> Result<(), Refused> {
         let patience = match patience {
@@ -231,7 +244,7 @@ impl End {
         let taken = unsafe { ring.await_taken(claim, patience, self.spin()) };
         taken.inspect_err(|_| {
             if let Content::Block(block) = content {
-                *block = self.view.take_block(claim.index(), me.process);
+                **block = self.view.take_block(claim.index(), me.process);
             }
             // SAFETY: as in `send_content`.
             unsafe { ring.abandon(claim) };
@@ -257,9 +270,8 @@ impl End {
         deaths: Option<u32>,
     ) -> Result<(Tag, Payload), RecvError> {
         let mut message = None;
-        self.receive_with(patience, deaths, |claim, me| {
-            let index = claim.index();
-            message = self.view.read(index, me.process).map(|message| (self.view.read_tag(index), message));
+        self.receive_with(patience, deaths, |ring, index, me| {
+            message = ring.read(index, me.process).map(|message| (ring.read_tag(index), message));
         })?;
         message.ok_or(RecvError::Corrupt)
     }
@@ -268,9 +280,7 @@ impl End {
     #[inline]
     pub(crate) fn receive_value<T: Message>(&self, patience: Patience) -> Result<T, RecvError> {
         let mut taken = Taken::nothing();
-        self.receive_with(patience, None, |claim, me| {
-            taken.take::<T>(&self.view, claim.index(), me.process);
-        })?;
+        self.receive_with(patience, None, |ring, index, me| taken.take::<T>(ring, index, me.process))?;
         taken.decode(self.view.session)
     }
 
@@ -302,26 +312,59 @@ impl End {
         &self,
         patience: Patience,
         deaths: Option<u32>,
-        take: impl FnOnce(&Claim, Me),
+        mut take: impl FnMut(&View, u32, Me),
     ) -> Result<(), RecvError> {
         let me = self.me().map_err(RecvError::Session)?;
-        // What this gives is small on purpose: it is moved through registers.
-        let refused = robust::with(|current| {
+        let refused = if self.view.grows() {
+            self.receive_growing(|ring| self.receive_in(ring, me, patience, deaths, &mut take))
+        } else {
+            self.receive_in(&self.view, me, patience, deaths, &mut take)
+        };
+        refused.map_or(Ok(()), |refused| Err(refused_receive(refused)))
+    }
+
+    /// Receives in one of the channel's rings. What this gives is small on purpose: it is moved through registers.
+    #[inline]
+    fn receive_in(
+        &self,
+        view: &View,
+        me: Me,
+        patience: Patience,
+        deaths: Option<u32>,
+        take: &mut impl FnMut(&View, u32, Me),
+    ) -> Option<Refused> {
+        robust::with(|current| {
             let here = Here { view: &self.view, thread: me.thread };
-            let mut ring = self.view.ring(&here, current);
+            let mut ring = view.ring(&here, current);
             ring.interrupt = deaths.map(|deaths| (self.view.session.death_epoch(), deaths));
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
             match unsafe { ring.begin_receive(patience, || self.spin()) } {
                 Ok(claim) => {
-                    self.view.fetch_ahead(claim.index());
-                    take(&claim, me);
+                    view.fetch_ahead(claim.index());
+                    take(view, claim.index(), me);
                     ring.finish_receive(&claim);
                     None
                 }
                 Err(refused) => Some(refused),
             }
-        });
-        refused.map_or(Ok(()), |refused| Err(refused_receive(refused)))
+        })
+    }
+}
+
+/// Writes into a claimed slot; gives the spare block that was in it.
+#[inline]
+fn write<T>(view: &View, claim: &Claim, me: Me, tag: &Tag, content: &mut Content<'_, T>) -> Option<Block> {
+    view.fetch_ahead(claim.index());
+    match content {
+        Content::Plain(value) => {
+            view.write_plain(claim.index(), tag, *value);
+            None
+        }
+        Content::Inline(bytes) => {
+            view.write_bytes(claim.index(), tag, bytes);
+            None
+        }
+        Content::Block(block) => view.write_block(claim.index(), tag, me.process, block.take()?),
     }
 }
 
@@ -386,7 +429,8 @@ pub(crate) fn refused_send(refused: Refused) -> SendFailure {
     match refused {
         Refused::Waiting | Refused::Interrupted => SendFailure::Full,
         Refused::Disconnected => SendFailure::Disconnected,
-        Refused::Corrupt => SendFailure::Corrupt,
+        // A seal without a ring behind it.
+        Refused::Corrupt | Refused::Sealed => SendFailure::Corrupt,
     }
 }
 
@@ -395,6 +439,6 @@ pub(crate) fn refused_receive(refused: Refused) -> RecvError {
         Refused::Waiting => RecvError::Empty,
         Refused::Disconnected => RecvError::Disconnected,
         Refused::Interrupted => RecvError::Death,
-        Refused::Corrupt => RecvError::Corrupt,
+        Refused::Corrupt | Refused::Sealed => RecvError::Corrupt,
     }
 }

@@ -22,9 +22,10 @@ impl ObjectKind for ChannelKind {
     }
 
     fn blocks(&self, session: Session, object: u64, visit: &mut dyn FnMut(u64)) {
-        if let Some(view) = View::open(session, object) {
-            (0..view.shape().capacity()).filter_map(|index| view.named(index)).for_each(&mut *visit);
-            view.returns().each(|number| visit(u64::from(number) * BLOCK_HEADER_BYTES));
+        for ring in View::open(session, object).iter().flat_map(View::rings) {
+            (0..ring.shape().capacity()).filter_map(|index| ring.named(index)).for_each(&mut *visit);
+            ring.returns().each(|number| visit(u64::from(number) * BLOCK_HEADER_BYTES));
+            ring.next_block().into_iter().for_each(&mut *visit);
         }
     }
 
@@ -40,8 +41,10 @@ impl ObjectKind for ChannelKind {
         abandoned: &mut dyn FnMut(u64),
     ) {
         let Some(view) = View::open(session, object) else { return };
-        view.returns().sweep(dead);
-        sweep(&view, dead, &mut |index| view.named(index).into_iter().for_each(&mut *abandoned));
+        for ring in view.rings() {
+            ring.returns().sweep(dead);
+            sweep(&view, &ring, dead, &mut |index| ring.named(index).into_iter().for_each(&mut *abandoned));
+        }
     }
 }
 
@@ -54,7 +57,7 @@ impl ObjectKind for UntrustedKind {
 
     fn sweep(&self, session: Session, object: u64, dead: &dyn Fn(u16) -> bool, _: &mut dyn FnMut(u64)) {
         if let Some(view) = View::open(session, object) {
-            sweep(&view, dead, &mut |_| ());
+            sweep(&view, &view, dead, &mut |_| ());
         }
     }
 }
@@ -70,8 +73,8 @@ fn close(session: Session, object: u64) {
     control.not_full.0.ring(&session);
 }
 
-/// Frees the slots that dead threads had claimed; `lost` is called with those whose message is lost.
-fn sweep(view: &View, dead: &dyn Fn(u16) -> bool, lost: &mut dyn FnMut(u32)) {
-    let here = Here { view, thread: 0 };
-    robust::with(|thread| view.ring(&here, thread).sweep(dead, lost));
+/// Frees the slots of a channel's ring that dead threads had claimed; `lost` is called with those whose message is lost.
+fn sweep(channel: &View, ring: &View, dead: &dyn Fn(u16) -> bool, lost: &mut dyn FnMut(u32)) {
+    let here = Here { view: channel, thread: 0 };
+    robust::with(|thread| ring.ring(&here, thread).sweep(dead, lost));
 }

@@ -54,6 +54,8 @@ pub mod error;
 #[cfg(not(loom))]
 mod futures;
 #[cfg(not(loom))]
+mod grow;
+#[cfg(not(loom))]
 pub mod joinable;
 #[cfg(not(loom))]
 mod kind;
@@ -87,7 +89,7 @@ pub mod untrusted;
 mod wrap;
 
 #[cfg(not(loom))]
-pub use channel::{IntoIter, Receiver, Sender, channel, channel_in};
+pub use channel::{IntoIter, Receiver, Sender, channel, channel_in, growing_channel, growing_channel_in};
 #[cfg(not(loom))]
 pub use error::{BatchError, ChannelError, RecvError, SendError, SendFailure};
 #[cfg(not(loom))]

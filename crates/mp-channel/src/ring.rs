@@ -14,6 +14,9 @@
 //! READING, h     its owner is dead              EMPTY, h + N      recovery; the message is lost with its reader
 //! DEAD, h        at the head                    EMPTY, h + N      anybody; the winner moves the head on
 //! FULL, t        rendezvous: nobody took it     WRITING, t, me    its sender, by compare-and-swap; then it makes it DEAD
+//! FULL, t - N    the next ring is there; seals  LAST, t - N       a sender that finds the ring full, edge SEAL
+//! LAST, h        receive claims                 READING_LAST, h   receiver, edge CLAIM
+//! READING_LAST   took the message               SEALED, h + N     that receiver; or recovery, if it is dead
 //! ```
 //!
 //! The compare-and-swap on the slot is the claim. Head and tail are hints: they may lag, and are moved on only by the winner of a
@@ -23,8 +26,11 @@
 //! Positions are `lap << shift | index` with index < N <= 2^shift, modulo 2^44; so any capacity works across the wrap. `h + N`
 //! stands for the same index one lap on.
 //!
+//! A ring that is full can be sealed, once and for ever: then all go on in the next one, which is larger. The seal is on the slot at which the
+//! next message would have been sent, so nothing is sent behind it here, and who receives comes to it when he has met all that was sent.
+//!
 //! Edges: CLAIM Acquire on the slot, FULL and EMPTY Release, each pairs with the Acquire load before the next claim: who claims
-//! a slot sees all that its last owner did there.
+//! a slot sees all that its last owner did there. SEAL Release, pairs with the Acquire loads of slots: who sees it finds the next ring.
 //! Death: only recovery, under the domain's lock, changes a slot whose owner is dead, after it has looked at what the slot names; who
 //! meets such a slot recovers first. (When anybody could free it, a living sender's message could be in the slot by the time
 //! recovery looked, and lost its handles.)
@@ -36,7 +42,9 @@
 #![expect(unsafe_code, reason = "the pending words")]
 
 use crate::control::{Control, Refused, World};
-use crate::stamp::{DEAD, EMPTY, FULL, READING, SEQUENCE_MASK, Seen, Shape, Slots, WRITING, word};
+use crate::stamp::{
+    DEAD, EMPTY, FULL, LAST, READING, READING_LAST, SEALED, SEQUENCE_MASK, Seen, Shape, Slots, WRITING, word,
+};
 use mp_sync::notify::{Blocked, Owner};
 use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
@@ -54,6 +62,7 @@ const LOOKS_MAX: u32 = 1 << 20;
 pub struct Claim {
     position: u64,
     index: u32,
+    is_last: bool,
 }
 
 impl Claim {
@@ -68,15 +77,41 @@ impl Claim {
 enum Look<'a> {
     /// This slot stands in the way, with this word.
     Blocked(&'a AtomicU64, u64),
+    /// See [`Refused::Sealed`].
+    Sealed,
     /// See [`Refused::Corrupt`].
     Corrupt,
+}
+
+/// What a look at one side tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It could go on now.
+    Ready,
+    /// It would wait.
+    Waiting,
+    /// It goes on in the next ring.
+    Sealed,
+}
+
+/// What came of sealing a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealing {
+    /// It is sealed.
+    Sealed,
+    /// There is room in it.
+    Room,
+    /// Somebody is at work on the slot that would be sealed: it will be free soon, or can be sealed then.
+    Busy,
 }
 
 /// A ring as one endpoint sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Ring<'a, S, W> {
-    /// Its shared words.
+    /// What all rings of a channel share: where both sides sleep, and the count of disconnections.
     pub control: &'a Control,
+    /// What has its hints, head and tail: `control`, but in a ring that came later.
+    pub hints: &'a Control,
     /// Its slots.
     pub slots: &'a S,
     /// Its shape.
@@ -134,6 +169,13 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                     }
                     Ok(Ok(claim))
                 }
+                Err(Look::Sealed) => {
+                    if slept {
+                        // The wake of who sealed it was for all who sleep.
+                        not_full.0.wake(self.world, u32::MAX);
+                    }
+                    Ok(Err(Refused::Sealed))
+                }
                 Err(Look::Blocked(slot, seen)) => Err(self.blocked(slot, seen, closed)),
                 Err(Look::Corrupt) => Ok(Err(Refused::Corrupt)),
             }
@@ -155,7 +197,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         self.slots.word(claim.index).store(word(FULL, claim.position, 0), Ordering::Release);
         crash::point("send.before_hint");
         // Only now, off the way of the message; whoever meets the slot before moves the hint on for us.
-        self.move_on(&self.control.tail.0, claim.position);
+        self.move_on(&self.hints.tail.0, claim.position);
         self.control.not_empty.0.publish(self.world, self.thread, 1);
         crash::point("send.done");
     }
@@ -255,13 +297,20 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
             let nobody_sends = self.world.senders() == 0;
             match self.claim_receive() {
                 Ok(claim) => {
-                    if slept && self.can_receive() {
+                    if slept && self.outlook_receive() != Outlook::Waiting {
                         // The wake that ended our sleep may have stood for several messages.
                         not_empty.0.wake(self.world, 1);
                     }
                     Ok(Ok(claim))
                 }
                 Err(Look::Corrupt) => Ok(Err(Refused::Corrupt)),
+                Err(Look::Sealed) => {
+                    if slept {
+                        // As above: in the next ring there may be several.
+                        not_empty.0.wake(self.world, 1);
+                    }
+                    Ok(Err(Refused::Sealed))
+                }
                 Err(_) if nobody_sends => Ok(Err(Refused::Disconnected)),
                 Err(_) if self.is_interrupted() => Ok(Err(Refused::Interrupted)),
                 Err(Look::Blocked(slot, seen)) => {
@@ -287,10 +336,11 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     pub fn finish_receive(&self, claim: &Claim) {
         crash::point("receive.taken");
         // EMPTY: Release, pairs with the Acquire load in `claim_send`.
-        let empty = word(EMPTY, self.shape.lap_on(claim.position), 0);
-        self.slots.word(claim.index).store(empty, Ordering::Release);
+        let state = if claim.is_last { SEALED } else { EMPTY };
+        let free = word(state, self.shape.lap_on(claim.position), 0);
+        self.slots.word(claim.index).store(free, Ordering::Release);
         crash::point("receive.before_hint");
-        self.move_on(&self.control.head.0, claim.position);
+        self.move_on(&self.hints.head.0, claim.position);
         self.control.not_full.0.publish(self.world, self.thread, self.senders_woken);
         crash::point("receive.done");
     }
@@ -327,28 +377,93 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     }
 
     /// Whether a sender could go on now.
+    #[must_use]
     pub fn can_send(&self) -> bool {
-        let passed = |seen: Seen, position| {
-            seen.sequence == self.shape.lap_on(position) || (seen.sequence == position && seen.state != EMPTY)
-        };
-        let (seen, position) = self.first(&self.control.tail.0, passed);
-        (seen.state == EMPTY && seen.sequence == position)
-            || (seen.state == DEAD && self.shape.lap_on(seen.sequence) == position)
+        self.outlook_send() == Outlook::Ready
     }
 
-    /// Whether a receiver could go on now: a message, or a slot of the dead that hides one.
+    /// Whether a receiver could go on now.
+    #[must_use]
     pub fn can_receive(&self) -> bool {
+        self.outlook_receive() == Outlook::Ready
+    }
+
+    /// What a sender would meet now.
+    #[must_use]
+    pub fn outlook_send(&self) -> Outlook {
         let passed = |seen: Seen, position| {
             seen.sequence == self.shape.lap_on(position)
-                || (seen.sequence == position && seen.state == READING)
+                || (seen.sequence == position && seen.state != EMPTY && seen.state != SEALED)
         };
-        let (seen, position) = self.first(&self.control.head.0, passed);
-        seen.sequence == position && (seen.state == FULL || seen.state == DEAD)
+        let (seen, position) = self.first(&self.hints.tail.0, passed);
+        let is_lap_back = self.shape.lap_on(seen.sequence) == position;
+        match seen.state {
+            EMPTY if seen.sequence == position => Outlook::Ready,
+            DEAD if is_lap_back => Outlook::Ready,
+            SEALED if seen.sequence == position => Outlook::Sealed,
+            LAST | READING_LAST if is_lap_back => Outlook::Sealed,
+            _ => Outlook::Waiting,
+        }
+    }
+
+    /// What a receiver would meet now: a message, or a slot of the dead that hides one, is for it to go on.
+    #[must_use]
+    pub fn outlook_receive(&self) -> Outlook {
+        let passed = |seen: Seen, position| {
+            seen.sequence == self.shape.lap_on(position)
+                || (seen.sequence == position && matches!(seen.state, READING | READING_LAST))
+        };
+        let (seen, position) = self.first(&self.hints.head.0, passed);
+        match seen.state {
+            FULL | LAST | DEAD if seen.sequence == position => Outlook::Ready,
+            SEALED if seen.sequence == position => Outlook::Sealed,
+            READING_LAST if self.shape.lap_on(seen.sequence) == position => Outlook::Sealed,
+            _ => Outlook::Waiting,
+        }
+    }
+
+    /// Seals the ring if it is full. The next one must be there.
+    ///
+    /// # Safety
+    /// The control words stay where they are until this returns, or this thread has ended: one of them is pending.
+    pub unsafe fn seal(&self) -> Sealing {
+        let Control { not_full, .. } = self.control;
+        let tail = &self.hints.tail.0;
+        for _ in 0..LOOKS_MAX {
+            let position = tail.load(Ordering::Acquire) & SEQUENCE_MASK;
+            let slot = self.slots.word(self.shape.index(position));
+            let found = slot.load(Ordering::Acquire);
+            let seen = Seen::of(found);
+            let is_lap_back = self.shape.lap_on(seen.sequence) == position;
+            match seen.state {
+                EMPTY if seen.sequence == position => return Sealing::Room,
+                SEALED if seen.sequence == position => return Sealing::Sealed,
+                LAST | READING_LAST if is_lap_back => return Sealing::Sealed,
+                _ if seen.sequence == position || seen.sequence == self.shape.lap_on(position) => {
+                    self.move_on(tail, position);
+                }
+                FULL if is_lap_back => {
+                    crash::point("ring.before_seal");
+                    // Who sleeps here waits for room, which there will never be.
+                    // SAFETY: as the caller promises.
+                    unsafe { not_full.0.pend(self.thread) };
+                    if self.swap(slot, found, word(LAST, seen.sequence, 0)) {
+                        crash::point("ring.sealed");
+                        not_full.0.publish(self.world, self.thread, u32::MAX);
+                        return Sealing::Sealed;
+                    }
+                    self.thread.clear_pending();
+                }
+                _ if tail.load(Ordering::Acquire) == position => return Sealing::Busy,
+                _ => {}
+            }
+        }
+        Sealing::Busy
     }
 
     /// Frees what a dead thread of a living process holds at the head or the tail. (The death of a process is recovered from by who sleeps.)
     pub fn recover_dead_owners(&self) {
-        for hint in [&self.control.head.0, &self.control.tail.0] {
+        for hint in [&self.hints.head.0, &self.hints.tail.0] {
             let (seen, _) = self.first(hint, |_, _| false);
             if seen.owner != 0 && self.world.sentinel(seen.owner).is_none() {
                 self.world.recover();
@@ -397,7 +512,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     /// `frees` says whether it frees a slot of the dead that is in its way: the caller has made `not_full` pending then.
     #[inline]
     fn claim_send(&self, frees: bool) -> Result<Claim, Look<'a>> {
-        let tail = &self.control.tail.0;
+        let tail = &self.hints.tail.0;
         for _ in 0..LOOKS_MAX {
             let position = tail.load(Ordering::Acquire) & SEQUENCE_MASK;
             let index = self.shape.index(position);
@@ -407,8 +522,10 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
             if seen.sequence == position && seen.state == EMPTY {
                 crash::point("send.before_claim");
                 if self.swap(slot, found, word(WRITING, position, self.world.me())) {
-                    return Ok(Claim { position, index });
+                    return Ok(Claim { position, index, is_last: false });
                 }
+            } else if seen.sequence == position && seen.state == SEALED {
+                return Err(Look::Sealed);
             } else if seen.sequence == position || seen.sequence == self.shape.lap_on(position) {
                 // Claimed by somebody, or even done with: the hint lags.
                 self.move_on(tail, position);
@@ -416,6 +533,9 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                 // Otherwise the hint was passed by more than a lap while we looked.
                 if self.shape.lap_on(seen.sequence) != position {
                     return Err(Look::Corrupt);
+                }
+                if matches!(seen.state, LAST | READING_LAST) {
+                    return Err(Look::Sealed);
                 }
                 if !frees || !self.free_dead(slot, found) {
                     return Err(Look::Blocked(slot, found));
@@ -427,26 +547,33 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
 
     #[inline]
     fn claim_receive(&self) -> Result<Claim, Look<'a>> {
-        let head = &self.control.head.0;
+        let head = &self.hints.head.0;
         for _ in 0..LOOKS_MAX {
             let position = head.load(Ordering::Acquire) & SEQUENCE_MASK;
             let index = self.shape.index(position);
             let slot = self.slots.word(index);
             let found = slot.load(Ordering::Acquire);
             let seen = Seen::of(found);
-            if seen.sequence == position && seen.state == FULL {
+            if seen.sequence == position && (seen.state == FULL || seen.state == LAST) {
                 crash::point("receive.before_claim");
-                if self.swap(slot, found, word(READING, position, self.world.me())) {
-                    return Ok(Claim { position, index });
+                let is_last = seen.state == LAST;
+                let state = if is_last { READING_LAST } else { READING };
+                if self.swap(slot, found, word(state, position, self.world.me())) {
+                    return Ok(Claim { position, index, is_last });
                 }
+            } else if seen.sequence == position && seen.state == SEALED {
+                return Err(Look::Sealed);
             } else if seen.sequence == self.shape.lap_on(position)
-                || (seen.sequence == position && seen.state == READING)
+                || (seen.sequence == position && matches!(seen.state, READING | READING_LAST))
             {
                 // Taken by somebody, or even given back: the hint lags.
                 self.move_on(head, position);
             } else if head.load(Ordering::Acquire) == position {
                 if seen.sequence != position && self.shape.lap_on(seen.sequence) != position {
                     return Err(Look::Corrupt);
+                }
+                if seen.sequence != position && seen.state == READING_LAST {
+                    return Err(Look::Sealed);
                 }
                 if !self.free_dead(slot, found) {
                     return Err(Look::Blocked(slot, found));
@@ -469,10 +596,10 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         }
         // Before it is free: else the slot could go round while a hint lags behind a receiver that died or stands still, and he would find
         // a sequence that he cannot know. (A rendezvous whose senders took back what they had offered was called corrupt.)
-        self.catch_up(&self.control.head.0, seen.sequence);
+        self.catch_up(&self.hints.head.0, seen.sequence);
         crash::point("ring.caught_up");
         if self.swap(slot, found, word(EMPTY, self.shape.lap_on(seen.sequence), 0)) {
-            self.move_on(&self.control.head.0, seen.sequence);
+            self.move_on(&self.hints.head.0, seen.sequence);
             self.control.not_full.0.wake(self.world, 1);
         }
         true
@@ -494,6 +621,10 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
                     lost(index);
                     self.swap(slot, found, word(EMPTY, self.shape.lap_on(seen.sequence), 0));
                 }
+                READING_LAST if dead(seen.owner) => {
+                    lost(index);
+                    self.swap(slot, found, word(SEALED, self.shape.lap_on(seen.sequence), 0));
+                }
                 _ => {}
             }
         }
@@ -502,9 +633,11 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     /// The number of messages waiting, a moment ago.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        let full = |index: &u32| Seen::of(self.slots.word(*index).load(Ordering::Relaxed)).state == FULL;
-        let head = self.control.head.0.load(Ordering::Relaxed);
-        let tail = self.control.tail.0.load(Ordering::Relaxed);
+        let full = |index: &u32| {
+            matches!(Seen::of(self.slots.word(*index).load(Ordering::Relaxed)).state, FULL | LAST)
+        };
+        let head = self.hints.head.0.load(Ordering::Relaxed);
+        let tail = self.hints.tail.0.load(Ordering::Relaxed);
         if head == tail && !full(&self.shape.index(head)) {
             return 0;
         }

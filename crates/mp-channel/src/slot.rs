@@ -16,14 +16,17 @@
 #![expect(unsafe_code, reason = "reading and writing messages in claimed slots")]
 
 use crate::control::{Control, World};
+use crate::grow::RINGS_MAX;
 use crate::returns::Returns;
 use crate::ring::Ring;
-use crate::stamp::{Shape, Slots, first_word};
+use crate::stamp::{CAPACITY_MAX, Shape, Slots, first_word};
 use mp_shm::Session;
 use mp_shm::ShmSafe;
 use mp_shm::block::Block;
 use mp_shm::codec::{INLINE_MAX, Payload};
 use mp_shm::death::Domain;
+use mp_shm::error::SessionError;
+use mp_shm::handle::Kind;
 use mp_shm::layout::BLOCK_HEADER_BYTES;
 use mp_shm::participants::Me;
 use mp_shm::rkyv::util::AlignedVec;
@@ -50,6 +53,13 @@ pub(crate) struct Descriptor {
     /// 1 once a message with handles was sent; see `ObjectKind::may_hold_itself`.
     carries_handles: AtomicU32,
     returns: Returns,
+    /// Most bytes of all rings of the channel together; 0 if it does not grow.
+    bytes_max: AtomicU64,
+    /// Bytes of this ring and those before it.
+    bytes: AtomicU64,
+    /// The block of the next ring, its offset / 64; 0 for none. Once it is there it stays.
+    next: AtomicU32,
+    _unused: AtomicU32,
 }
 
 const SLOT_HEADER_BYTES: usize = 16;
@@ -114,6 +124,7 @@ pub(crate) struct View {
     descriptor: &'static Descriptor,
     slots: NonNull<u8>,
     cut: Cut,
+    grows: bool,
 }
 
 // SAFETY: a view is addresses of shared memory that stays mapped; all access goes through atomics and claims.
@@ -124,6 +135,17 @@ unsafe impl Sync for View {}
 impl View {
     /// Lays a new channel out in `block`, with positions that start at `start`.
     pub(crate) fn lay_out(block: &Block, cut: Cut, start: u64) -> Option<Self> {
+        Self::lay_out_growing(block, cut, start, 0, 0)
+    }
+
+    /// [`lay_out`](Self::lay_out) of a ring behind others that have `before` bytes, none of whose successors may make it more than `bytes_max`.
+    pub(crate) fn lay_out_growing(
+        block: &Block,
+        cut: Cut,
+        start: u64,
+        before: u64,
+        bytes_max: u64,
+    ) -> Option<Self> {
         let payload = block.offset() + BLOCK_HEADER_BYTES;
         let place = block.session().bytes(payload, cut.block_bytes())?;
         // SAFETY: `bytes` checked the range, and nobody else knows this block yet.
@@ -136,6 +158,10 @@ impl View {
                 rendezvous: AtomicU32::new(cut.rendezvous.into()),
                 carries_handles: AtomicU32::new(0),
                 returns: Returns::new(),
+                bytes_max: AtomicU64::new(bytes_max),
+                bytes: AtomicU64::new(before + cut.block_bytes() as u64),
+                next: AtomicU32::new(0),
+                _unused: AtomicU32::new(0),
             })
         };
         let view = Self::open(block.session(), block.offset())?;
@@ -173,7 +199,8 @@ impl View {
         // SAFETY: at <= SLOTS_FROM <= block_bytes, which were checked to be inside of the session.
         let slots = unsafe { place.add(at) };
         let holders = session.holders(offset)?;
-        Some(Self { session, holders, descriptor, slots, cut })
+        let grows = descriptor.bytes_max.load(Ordering::Relaxed) != 0;
+        Some(Self { session, holders, descriptor, slots, cut, grows })
     }
 
     #[inline]
@@ -467,7 +494,7 @@ impl View {
 
     /// Whether a message with handles was ever sent.
     pub(crate) fn carries_handles(&self) -> bool {
-        self.descriptor.carries_handles.load(Ordering::Relaxed) != 0
+        self.rings().any(|ring| ring.descriptor.carries_handles.load(Ordering::Relaxed) != 0)
     }
 
     /// Blocks that receivers have left.
@@ -475,16 +502,75 @@ impl View {
         &self.descriptor.returns
     }
 
-    /// How many messages are waiting.
-    pub(crate) fn waiting(&self) -> usize {
-        robust::with(|thread| self.ring(&Here { view: self, thread: 0 }, thread).waiting()) as usize
+    /// Whether the channel grows when it is full.
+    #[inline]
+    pub(crate) fn grows(&self) -> bool {
+        self.grows
     }
 
+    /// This ring and those that came after it.
+    pub(crate) fn rings(&self) -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(*self), Self::next).take(RINGS_MAX)
+    }
+
+    /// The ring that comes after this one.
+    pub(crate) fn next(&self) -> Option<Self> {
+        // NEXT: Acquire, pairs with the Release in `add_next`.
+        let number = self.descriptor.next.load(Ordering::Acquire);
+        if number == 0 { None } else { Self::open(self.session, u64::from(number) * BLOCK_HEADER_BYTES) }
+    }
+
+    /// The block of the ring that comes after this one.
+    pub(crate) fn next_block(&self) -> Option<u64> {
+        let number = self.descriptor.next.load(Ordering::Acquire);
+        (number != 0).then(|| u64::from(number) * BLOCK_HEADER_BYTES)
+    }
+
+    /// How the next ring is cut, if the channel may grow by one more.
+    pub(crate) fn next_cut(&self) -> Option<Cut> {
+        let bytes_max = self.descriptor.bytes_max.load(Ordering::Relaxed);
+        let left = bytes_max.checked_sub(self.descriptor.bytes.load(Ordering::Relaxed))?;
+        let left = usize::try_from(left).ok()?.checked_sub(SLOTS_FROM)?;
+        let capacity = (left / self.cut.stride).min(self.cut.shape.capacity() as usize * 2);
+        let shape = Shape::new(u32::try_from(capacity).ok()?.min(CAPACITY_MAX))?;
+        Some(Cut { shape, ..self.cut })
+    }
+
+    /// Puts a ring after this one, unless there is one.
+    ///
+    /// Death: a block that is not linked has its owner's stamp.
+    pub(crate) fn add_next(&self, cut: Cut) -> Result<(), SessionError> {
+        if self.next_block().is_some() {
+            return Ok(());
+        }
+        let block = self.session.allocate(Kind::MESSAGE, cut.block_bytes())?;
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let (before, bytes_max) = (load(&self.descriptor.bytes), load(&self.descriptor.bytes_max));
+        let laid_out = Self::lay_out_growing(&block, cut, 0, before, bytes_max);
+        let number = u32::try_from(block.offset() / BLOCK_HEADER_BYTES).ok().filter(|_| laid_out.is_some());
+        let number = number.ok_or(SessionError::NotASession)?;
+        mp_sys::crash::point("grow.laid_out");
+        // NEXT: Release, pairs with the Acquire in `next`.
+        if self.descriptor.next.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed).is_ok() {
+            mp_sys::crash::point("grow.linked");
+            let _ = block.into_offset();
+        }
+        Ok(())
+    }
+
+    /// How many messages are waiting.
+    pub(crate) fn waiting(&self) -> usize {
+        let here = Here { view: self, thread: 0 };
+        robust::with(|thread| self.rings().map(|ring| ring.ring(&here, thread).waiting() as usize).sum())
+    }
+
+    /// This ring, one of the channel that `here` is at.
     #[inline]
     pub(crate) fn ring<'a>(&'a self, here: &'a Here<'a>, thread: Current<'a>) -> Ring<'a, Self, Here<'a>> {
         let senders_woken = if self.cut.rendezvous { u32::MAX } else { 1 };
         Ring {
-            control: self.control(),
+            control: here.view.control(),
+            hints: self.control(),
             slots: self,
             shape: self.shape(),
             world: here,

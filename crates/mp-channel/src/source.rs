@@ -5,10 +5,11 @@
 
 use crate::bus::Bus;
 use crate::lane::Lane;
+use crate::ring::{Outlook, Ring};
 use crate::slot::{Here, View};
 use mp_shm::Session;
 use mp_shm::references::Reference;
-use mp_sys::robust;
+use mp_sys::robust::{self, Current};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,20 +75,20 @@ impl Source {
         let here = Here { view: &self.view, thread: 0 };
         let (control, shape) = (self.view.control(), self.view.shape());
         robust::with(|thread| {
-            let ring = self.view.ring(&here, thread);
+            let ring = || self.view.ring(&here, thread);
             let lane = Lane { control, slots: &self.view, shape, world: &here, thread };
             match (self.side, &self.form) {
                 (Side::Sender, _) if self.view.holders().of(1) == 0 => true,
                 (Side::Sender, Form::Lane) => lane.can_send(lane.find_tail()),
                 // Without room to put a message into, there must be somebody who takes it.
                 (Side::Sender, Form::Ring) if self.view.is_rendezvous() => {
-                    control.not_empty.0.has_sleepers() && ring.can_send()
+                    control.not_empty.0.has_sleepers() && ring().can_send()
                 }
-                (Side::Sender, Form::Ring) => ring.can_send(),
+                (Side::Sender, Form::Ring) => self.can_go_on(&here, thread, |ring| ring.outlook_send()),
                 (Side::Sender, Form::Bus(_)) => true,
                 (Side::Receiver, _) if self.view.holders().of(0) == 0 => true,
                 (Side::Receiver, Form::Lane) => lane.can_receive(lane.head()),
-                (Side::Receiver, Form::Ring) => ring.can_receive(),
+                (Side::Receiver, Form::Ring) => self.can_go_on(&here, thread, |ring| ring.outlook_receive()),
                 (Side::Receiver, Form::Bus(position)) => {
                     Bus { control, slots: &self.view, shape, world: &here, thread }
                         .can_receive(position.load(Ordering::Relaxed))
@@ -96,11 +97,30 @@ impl Source {
         })
     }
 
+    /// Whether a side of a ring could go on: in the first one that is not sealed. A sender that can have one more ring can go on, too.
+    fn can_go_on(
+        &self,
+        here: &Here<'_>,
+        thread: Current<'_>,
+        outlook: impl Fn(&Ring<'_, View, Here<'_>>) -> Outlook,
+    ) -> bool {
+        for view in self.view.rings() {
+            match outlook(&view.ring(here, thread)) {
+                Outlook::Ready => return true,
+                Outlook::Waiting => return self.side == Side::Sender && view.next_cut().is_some(),
+                Outlook::Sealed => {}
+            }
+        }
+        false
+    }
+
     /// Before a sleep: frees what a dead thread may hold, so that waiting makes sense.
     pub(crate) fn recover_dead_owners(&self) {
         if matches!(self.form, Form::Ring) {
             let here = Here { view: &self.view, thread: 0 };
-            robust::with(|thread| self.view.ring(&here, thread).recover_dead_owners());
+            robust::with(|thread| {
+                self.view.rings().for_each(|ring| ring.ring(&here, thread).recover_dead_owners());
+            });
         }
     }
 }

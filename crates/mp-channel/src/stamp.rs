@@ -20,6 +20,13 @@ pub const READING: u64 = 3;
 /// A sender died while it wrote; a receiver that comes by frees the slot.
 pub const DEAD: u64 = 4;
 
+/// A message waits, behind which no more is sent in this ring: it was full, and there is another one.
+pub const LAST: u64 = 5;
+/// A receiver reads the last message of this ring.
+pub const READING_LAST: u64 = 6;
+/// All that was sent in this ring is taken or being read; there is another one.
+pub const SEALED: u64 = 7;
+
 const STATE_BITS: u32 = 4;
 const SEQUENCE_BITS: u32 = 44;
 pub(crate) const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;

@@ -23,6 +23,25 @@ impl Patience {
             Self::None | Self::Forever => None,
         }
     }
+
+    /// No longer than until `look`, after which the caller looks again. No patience at all is as good as as much.
+    #[must_use]
+    pub fn at_most(self, look: Deadline) -> Self {
+        match self {
+            Self::Until(deadline) if deadline < look => self,
+            Self::None | Self::Until(_) | Self::Forever => Self::Until(look),
+        }
+    }
+
+    /// Whether there is none left.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Until(deadline) => deadline.passed(),
+            Self::Forever => false,
+        }
+    }
 }
 
 impl From<Duration> for Patience {

@@ -47,8 +47,8 @@ mod error;
 pub use error::{Error, Result};
 pub use mp_channel::{
     BatchError, ChannelError, Loan, LoanUninit, Received, Receiver, RecvError, Select, SendError,
-    SendFailure, Sender, broadcast, channel, channel_in, connection, joinable, oneshot, pipe, request,
-    select, server, spsc, untrusted,
+    SendFailure, Sender, broadcast, channel, channel_in, connection, growing_channel, growing_channel_in,
+    joinable, oneshot, pipe, request, select, server, spsc, untrusted,
 };
 pub use mp_pool::{MapError, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError};
 pub use mp_shm as shm;

@@ -1,0 +1,146 @@
+//! Channels that grow: a ring that is full is sealed, and all go on in one of twice the slots.
+//!
+//! Owns: the way from one ring to the next. The rings are blocks of the session, each named by the one before; they stay until the channel
+//! goes. Head and tail are each ring's own; where both sides sleep, the counts of ends and the count of disconnections are the first one's.
+//!
+//! ```text
+//! a sender that finds its ring full       others
+//! makes a block, lays a ring out in it
+//! names it in the full ring, edge NEXT    who comes second gives his own back
+//! seals the full ring                     any sender that finds it full does; see `ring`
+//! goes on in the next ring                each end, when it comes to the seal
+//! ```
+//!
+//! The order of each sender's messages is kept: nothing is sent in a ring behind its seal, and a receiver leaves a ring when all that was sent there
+//! is taken. Death: before the ring is named, the block has its owner's stamp; afterwards it belongs to the channel, sealed or not.
+
+#![expect(unsafe_code, reason = "the pending words of a ring")]
+
+use crate::control::Refused;
+use crate::end::End;
+use crate::ring::Sealing;
+use crate::slot::{Here, View};
+use mp_sync::patience::Patience;
+use mp_sys::deadline::Deadline;
+use mp_sys::robust;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a sender waits for somebody who is at work on the slot that would be sealed, before it looks again.
+const BUSY_LOOK: Duration = Duration::from_millis(1);
+/// More rings than one channel can have: each has twice the slots of the one before, but the last.
+pub(crate) const RINGS_MAX: usize = 32;
+
+impl End {
+    /// Calls `with` with the ring that this end is at.
+    #[inline]
+    pub(crate) fn at<R>(&self, with: impl FnOnce(&View) -> R) -> R {
+        match self.ring.load(Ordering::Relaxed) {
+            0 => with(&self.view),
+            block => with(&View::open(self.view.session, block).unwrap_or(self.view)),
+        }
+    }
+
+    /// Goes on to the ring behind `sealed`; says whether there is one.
+    #[cold]
+    fn go_on(&self, sealed: &View) -> bool {
+        let next = sealed.next_block();
+        // A thread that stores what another one has left behind already comes to the next seal, and goes on again.
+        next.into_iter().for_each(|block| self.ring.store(block, Ordering::Relaxed));
+        next.is_some()
+    }
+
+    /// Receives with `receive`, in the first ring that is not sealed.
+    pub(crate) fn receive_growing(
+        &self,
+        mut receive: impl FnMut(&View) -> Option<Refused>,
+    ) -> Option<Refused> {
+        for _ in 0..RINGS_MAX {
+            let (refused, goes_on) = self.at(|ring| {
+                let refused = receive(ring);
+                (refused, refused == Some(Refused::Sealed) && self.go_on(ring))
+            });
+            if !goes_on {
+                return refused;
+            }
+        }
+        Some(Refused::Corrupt)
+    }
+
+    /// Sends with `send`, in the first ring that is not sealed, or in a new one.
+    pub(crate) fn send_growing(
+        &self,
+        patience: Patience,
+        mut send: impl FnMut(&View, Patience) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        let mut seals = 0;
+        loop {
+            let step = self.at(|ring| {
+                let refused = match send(ring, Patience::None) {
+                    Err(Refused::Waiting) => match self.grow(ring) {
+                        Growth::Again => return Step::Again,
+                        Growth::Busy => {
+                            let look = Deadline::after(BUSY_LOOK);
+                            let sent = send(ring, patience.at_most(look));
+                            match sent {
+                                Err(Refused::Waiting) if !patience.is_over() => return Step::Again,
+                                other => other,
+                            }
+                        }
+                        Growth::Not => send(ring, patience),
+                    },
+                    other => other,
+                };
+                match refused {
+                    Err(Refused::Sealed) if self.go_on(ring) => Step::GoOn,
+                    other => Step::Done(other),
+                }
+            });
+            match step {
+                Step::Done(result) => return result,
+                Step::Again => {}
+                Step::GoOn => seals += 1,
+            }
+            if seals > RINGS_MAX {
+                return Err(Refused::Corrupt);
+            }
+        }
+    }
+
+    /// Makes the ring behind `ring`, which was full, and seals that.
+    #[cold]
+    fn grow(&self, ring: &View) -> Growth {
+        if ring.next_block().is_none() {
+            // Without memory for more it is an ordinary channel.
+            let Some(cut) = ring.next_cut() else { return Growth::Not };
+            if ring.add_next(cut).is_err() {
+                return Growth::Not;
+            }
+        }
+        robust::with(|current| {
+            let here = Here { view: &self.view, thread: 0 };
+            // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
+            match unsafe { ring.ring(&here, current).seal() } {
+                Sealing::Sealed | Sealing::Room => Growth::Again,
+                Sealing::Busy => Growth::Busy,
+            }
+        })
+    }
+}
+
+/// What came of making room.
+enum Growth {
+    /// There is room, here or in the next ring.
+    Again,
+    /// Somebody is in the way, who will be done soon.
+    Busy,
+    /// The channel may not grow any more.
+    Not,
+}
+
+/// What to do next.
+enum Step {
+    Done(Result<(), Refused>),
+    Again,
+    GoOn,
+}
