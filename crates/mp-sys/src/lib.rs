@@ -11,6 +11,7 @@
 //! | [`backstop`] | the longest a sleep lasts without a wake, and the count of those that were needed |
 //! | [`crash`] | named points at which a test kills the process; nothing in a normal build |
 //! | [`deadline`] | absolute times on the monotonic clock |
+//! | [`patience`] | how long a call may wait |
 //! | [`memory`] | sealed sparse memory files and their mappings |
 //! | [`mod@file`] | files that have a name: opened safely, given memory, mapped |
 //! | [`socket`] | handing a file descriptor to a process that asks at a socket |
@@ -36,6 +37,7 @@ pub mod deadline;
 pub mod futex;
 #[cfg(loom)]
 pub mod model;
+pub mod patience;
 pub mod robust;
 
 #[cfg(not(loom))]

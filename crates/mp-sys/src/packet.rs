@@ -5,7 +5,7 @@
 //! the [`Peer`] that comes with a connection.
 
 use crate::deadline::Deadline;
-use crate::poll::{Interest, poll};
+use crate::poll::{Interest, poll_one};
 use crate::socket::{Peer, peer};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -143,8 +143,7 @@ impl Socket {
     }
 
     fn wait(&self, interest: Interest, until: Deadline) -> io::Result<()> {
-        let ready = poll(&[(self.0.as_fd(), interest)], Some(until))?;
-        if ready == [true] { Ok(()) } else { Err(timed_out()) }
+        if poll_one(&self.0, interest, Some(until))? { Ok(()) } else { Err(timed_out()) }
     }
 }
 

@@ -7,6 +7,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 use std::io;
 
 use crate::deadline::Deadline;
+use crate::poll::{Interest, poll_one};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,20 +60,7 @@ impl Child {
     /// # Errors
     /// What `poll` says.
     pub fn wait_ended(&self, deadline: Option<Deadline>) -> io::Result<bool> {
-        loop {
-            let left = deadline.map(|deadline| {
-                let left = deadline.left();
-                let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
-                rustix::time::Timespec { tv_sec: seconds, tv_nsec: left.subsec_nanos().into() }
-            });
-            let mut fds = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
-            match rustix::event::poll(&mut fds, left.as_ref()) {
-                Ok(0) if deadline.is_some_and(Deadline::passed) => return Ok(false),
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => return Ok(true),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        poll_one(&self.pidfd, Interest::Read, deadline)
     }
 
     /// Waits until the process has ended, reaps it, and says how it ended.
@@ -223,17 +211,30 @@ pub fn boot() -> [u64; 2] {
     [half(0..16), half(16..32)]
 }
 
-/// 128 random bits from the kernel.
+/// Random bytes from the kernel, which nobody can foresee.
 ///
 /// # Errors
 /// What `getrandom` says.
-pub fn random() -> io::Result<[u64; 2]> {
-    let mut bytes = [0; 16];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    if filled != bytes.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        // Before the kernel has gathered its first randomness a signal ends the wait for it.
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    let number = u128::from_ne_bytes(bytes);
+    Ok(bytes)
+}
+
+/// 128 random bits from the kernel, as [`random_bytes`].
+///
+/// # Errors
+/// As [`random_bytes`].
+pub fn random() -> io::Result<[u64; 2]> {
+    let number = u128::from_ne_bytes(random_bytes()?);
     #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
     Ok([number as u64, (number >> 64) as u64])
 }
