@@ -15,6 +15,7 @@
 //! | [`memory`] | sealed sparse memory files and their mappings |
 //! | [`mod@file`] | files that have a name: opened safely, given memory, mapped |
 //! | [`socket`] | handing a file descriptor to a process that asks at a socket |
+//! | [`stream`] | bytes, and a descriptor beside them, over a local socket or TCP |
 //! | [`packet`] | frames with at most one descriptor each, over a socket with an abstract name |
 //! | [`poll`] | waiting for file descriptors; a descriptor that can be rung |
 //! | [`exit`] | code that runs when the program ends |
@@ -64,3 +65,5 @@ pub mod process;
 pub mod socket;
 #[cfg(not(loom))]
 pub mod start;
+#[cfg(not(loom))]
+pub mod stream;
