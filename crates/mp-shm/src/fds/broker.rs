@@ -164,6 +164,7 @@ impl Broker {
     fn close_what_is_gone(&mut self) {
         let session = self.session;
         self.held.retain(|_, held| session.object_of(held.handle).is_some());
+        mp_sys::crash::point("fds.closed");
     }
 
     fn next_look(&self) -> Deadline {
@@ -200,6 +201,7 @@ impl Broker {
                     continue;
                 }
             };
+            mp_sys::crash::point("fds.accepted");
             if peer.user == process::user() && !self.answer(&socket) {
                 if self.clients.len() == CLIENTS_MAX {
                     self.clients.remove(0);
@@ -243,6 +245,7 @@ impl Broker {
         };
         // An answer fits into an empty socket at once; who has gone does not want it.
         let _ = socket.send(&answer.to_bytes(), fd, Deadline::now());
+        mp_sys::crash::point("fds.answered");
         true
     }
 
@@ -259,6 +262,7 @@ impl Broker {
         }
         // A second one under a token is the same deposit, asked again after a broken connection.
         self.held.insert(token, held);
+        mp_sys::crash::point("fds.held");
         Status::Done
     }
 
@@ -290,6 +294,7 @@ impl Broker {
                 (_, None) | (Err(_), _) => is_blind = true,
             }
         }
+        mp_sys::crash::point("fds.looked");
         self.blind = is_blind.then(|| longer(self.blind));
         self.alone = match self.alone.take() {
             _ if is_blind || !self.watched.is_empty() => None,
