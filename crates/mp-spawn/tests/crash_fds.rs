@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "a victim finds the point at which it stops in its environment")]
 
 use mp_channel::{Receiver, Sender, channel};
-use mp_shm::fds::{self, FdError};
+use mp_shm::fds;
 use mp_shm::{Fd, Session};
 use mp_spawn::Process;
 use mp_sys::deadline::Deadline;
@@ -137,11 +137,13 @@ fn receive_again_and_again(fds: Receiver<Fd>) {
     }
 }
 
-/// Whatever happens to brokers, which it starts.
-fn deposit_and_open_again_and_again(path: String) {
-    let once = || -> Result<OwnedFd, FdError> { Fd::new(writing_end(&path))?.open() };
-    for _ in 0..ROUNDS {
-        let _gone_with_the_broker = once();
+/// Starts the broker, and stays.
+fn deposit_and_open((path, fds): (String, Sender<Fd>)) {
+    let fd = Fd::new(writing_end(&path)).unwrap();
+    drop(fd.open().unwrap());
+    fds.try_send(fd).unwrap();
+    loop {
+        std::thread::park();
     }
 }
 
@@ -188,34 +190,41 @@ fn play(point: &str, nth: &str, role: &str) {
             (0..ROUNDS).for_each(|_| victims.try_send(Fd::of(&writer).unwrap()).unwrap());
             armed(point, nth, || Process::spawn(receive_again_and_again, of_victims.clone()).unwrap())
         }
-        _ => armed(point, nth, || Process::spawn(deposit_and_open_again_and_again, path.clone()).unwrap()),
+        _ => armed(point, nth, || Process::spawn(deposit_and_open, (path.clone(), victims.clone())).unwrap()),
     };
+    let survive = || Process::spawn(survive, (path.clone(), survivors.clone())).unwrap();
     let mut broker = None;
-    proc::until(|| {
-        broker = stopped_broker();
-        // Its end is news for the broker, which may bring that one to its point.
-        let is_over =
-            || brokers(&session).into_iter().all(|broker| Task::leader(broker).state() == Some('S'));
-        broker.is_some() || is_stopped(victim.pid()) || victim.is_finished() && is_over()
-    });
+    let mut survivor = None;
+    if role == BROKER {
+        proc::until(|| {
+            broker = stopped_broker();
+            broker.is_some() || !of_victims.is_empty()
+        });
+        // What does not stop it at the one who started it may do so at the next.
+        let next = survivor.insert(survive());
+        proc::until(|| {
+            broker = stopped_broker();
+            broker.is_some() || next.is_finished()
+        });
+    } else {
+        proc::until(|| is_stopped(victim.pid()) || victim.is_finished());
+    }
     let reached = broker.is_some() || is_stopped(victim.pid());
     if reached {
-        if broker.is_some() {
-            // It would start further brokers that stop.
-            victim.kill().unwrap();
-        }
-        let survivor = Process::spawn(survive, (path.clone(), survivors.clone())).unwrap();
+        let survivor = survivor.get_or_insert_with(survive);
         let _it_waits_for_the_victim = Task::leader(survivor.pid()).wait_until_blocked_or_ended();
+    }
+    // First of all who would start further brokers that stop.
+    if reached || role == BROKER {
         victim.kill().unwrap();
-        match victim.join() {
-            Ok(_) => assert!(broker.is_some(), "it was stopped and ended all the same"),
-            Err(error) => assert_eq!(error.signal(), Some(9), "{error}"),
-        }
-        broker.into_iter().for_each(kill);
-        survivor.join().unwrap();
-        assert!(of_survivors.try_recv().unwrap().open().is_ok());
+        assert_eq!(victim.join().unwrap_err().signal(), Some(9));
     } else {
         victim.join().unwrap();
+    }
+    broker.into_iter().for_each(kill);
+    if let Some(survivor) = survivor {
+        survivor.join().unwrap();
+        assert!(of_survivors.try_recv().unwrap().open().is_ok());
     }
 
     let mine = Fd::of(&writer).unwrap();
