@@ -1,4 +1,5 @@
-//! A broadcast's sender that is stopped in the middle of a message: one who comes a lap behind it keeps its time, and goes on when it was killed.
+//! A broadcast's sender that is stopped in the middle of a message: one who comes a lap behind it keeps its time, and goes on when it was
+//! killed.
 //!
 //! Build with `RUSTFLAGS="--cfg mp_crash"`.
 #![cfg(mp_crash)]

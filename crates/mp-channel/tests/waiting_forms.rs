@@ -1,5 +1,5 @@
-//! The forms of a call that wait no longer than they are told: each when it can be done at once, also with no time left; when it cannot, and
-//! then never early; and when the other side is gone.
+//! The forms of a call that wait no longer than they are told: each when it can be done at once, also with no time left; when it cannot,
+//! and then never early; and when the other side is gone.
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "tests")]
 

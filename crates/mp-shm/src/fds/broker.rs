@@ -314,8 +314,26 @@ fn longer(pause: Option<Duration>) -> Duration {
     pause.map_or(PAUSE[0], |pause| (pause * 2).min(PAUSE[1]))
 }
 
-/// Whether the process of that pid and start time still runs its program; `None` if it cannot be told now.
+/// Whether the process of that pid and start time still runs its program; `None` if it cannot be told now. One that could not read its own
+/// start time has 0, and is alive while there is a process of its pid.
 fn is_alive(pid: u32, start_time: u64) -> Option<bool> {
-    let status = process::status(pid).ok()?.filter(|status| status.start_time == start_time);
-    Some(status.is_some_and(|status| !status.leader_ended || process::runs_without_leader(pid, start_time)))
+    let is_it = |status: &process::Status| start_time == 0 || status.start_time == start_time;
+    let runs = |status: process::Status| {
+        !status.leader_ended || process::runs_without_leader(pid, status.start_time)
+    };
+    Some(process::status(pid).ok()?.filter(is_it).is_some_and(runs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_participant_lives_while_its_process_does() {
+        let (pid, start_time) = (std::process::id(), process::own_start_time());
+        assert_eq!(is_alive(pid, start_time), Some(true));
+        assert_eq!(is_alive(pid, start_time + 1), Some(false), "another process had this id");
+        assert_eq!(is_alive(pid, 0), Some(true), "it could not tell when it started");
+        assert_eq!(is_alive(u32::MAX, 0), Some(false));
+    }
 }
