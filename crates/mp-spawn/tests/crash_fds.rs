@@ -148,9 +148,13 @@ fn deposit_and_open((path, fds): (String, Sender<Fd>)) {
 }
 
 fn survive((path, fds): (String, Sender<Fd>)) {
-    let fd = Fd::new(writing_end(&path)).unwrap();
-    drop(fd.open().unwrap());
-    fds.try_send(fd).unwrap();
+    let deposit = || {
+        let fd = Fd::new(writing_end(&path)).unwrap();
+        fd.open().map(|_| fd)
+    };
+    // At most one broker dies after it has taken the deposit.
+    let deposited = deposit().or_else(|error| if error.is_lost() { deposit() } else { Err(error) });
+    fds.try_send(deposited.unwrap()).unwrap();
 }
 
 fn write_to((fd, text): (Fd, String)) {
@@ -222,9 +226,12 @@ fn play(point: &str, nth: &str, role: &str) {
         victim.join().unwrap();
     }
     broker.into_iter().for_each(kill);
+    let mut left: Vec<Fd> = of_victims.try_iter().collect();
     if let Some(survivor) = survivor {
         survivor.join().unwrap();
-        assert!(of_survivors.try_recv().unwrap().open().is_ok());
+        let fd = of_survivors.try_recv().unwrap();
+        assert!(role == BROKER || fd.open().is_ok(), "no broker died since");
+        left.push(fd);
     }
 
     let mine = Fd::of(&writer).unwrap();
@@ -232,11 +239,10 @@ fn play(point: &str, nth: &str, role: &str) {
     let mut text = [0; 4];
     reader.read_exact(&mut text).unwrap();
     assert_eq!(&text, b"here");
-    // What the victim left in the channel is whole, or went with a broker.
-    let left: Vec<Fd> = of_victims.try_iter().collect();
+    // What victim and survivor left in the channels is whole, or went with a broker.
     let is_held = |fd: &&Fd| match fd.open() {
         Ok(_) => true,
-        Err(error) if error.is_lost() => false,
+        Err(error) if error.is_lost() && role != RECEIVER => false,
         Err(error) => panic!("{error}: {error:?}"),
     };
     let held = 1 + u32::try_from(left.iter().filter(is_held).count()).unwrap();
