@@ -1,5 +1,5 @@
-//! The rule of the crates' dependencies: arrows point downward only, one crate speaks to libc, and the
-//! upper crates hold no unsafe code.
+//! The rule of the crates' dependencies: arrows point downward only, one crate speaks to the operating system, and
+//! the upper crates hold no unsafe code.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ const BESIDE: [&str; 3] = [TESTKIT, BENCHES, "xtask"];
 const TESTKIT: &str = "mp-testkit";
 const BENCHES: &str = "mp-benches";
 
-/// The one crate that may use libc.
+/// The one crate that may use libc, and outside of tests rustix.
 const SYSTEM: &str = "mp-sys";
 
 /// Crates that must forbid unsafe code, and the line that does it.
@@ -78,6 +78,11 @@ fn breach(from: &str, line: &Dependency) -> Option<String> {
     if line.dev {
         return None;
     }
+    if to == "rustix" && from != SYSTEM && !BESIDE.contains(&from) {
+        return Some(format!(
+            "{from} depends on rustix: only {SYSTEM} may outside of tests, use what it offers or add to it"
+        ));
+    }
     if to == TESTKIT && from != BENCHES {
         return Some(format!("{from} depends on {TESTKIT}: move the line to [dev-dependencies]"));
     }
@@ -123,14 +128,14 @@ mod tests {
     fn a_downward_graph_is_fine() {
         let graph = [
             package("mp-sys", &["libc", "rustix"], &[TESTKIT]),
-            package("mp-shm", &["mp-sys", "rkyv"], &[TESTKIT]),
+            package("mp-shm", &["mp-sys", "rkyv"], &[TESTKIT, "rustix"]),
             package("mp-sync", &["mp-sys", "mp-shm"], &[]),
             package("mp-channel", &["mp-sync"], &["mp-spawn"]),
             package("mp-spawn", &["mp-shm"], &["multiproc"]),
             package("mp-pool", &["mp-channel", "mp-spawn"], &[]),
             package("mp-manager", &["mp-channel", "mp-spawn"], &[]),
             package("multiproc", &["mp-pool", "mp-manager", "mp-sys"], &[]),
-            package(TESTKIT, &["mp-sys", "mp-shm"], &[]),
+            package(TESTKIT, &["mp-sys", "mp-shm", "rustix"], &[]),
             package(BENCHES, &["multiproc", TESTKIT, "rayon"], &[]),
             package("xtask", &["lexopt"], &[]),
         ];
@@ -165,6 +170,13 @@ mod tests {
         only_breach(TESTKIT, &["libc"], &[]);
         // The benchmarks alone may: the C library's mutex is a peer.
         assert_eq!(breaches(&[package(BENCHES, &["libc"], &[])]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_the_system_crate_makes_system_calls() {
+        let breach = only_breach("mp-channel", &["rustix"], &[]);
+        assert!(breach.contains("outside of tests"), "{breach}");
+        assert_eq!(breaches(&[package("mp-channel", &[], &["rustix"])]), Vec::<String>::new());
     }
 
     #[test]

@@ -149,6 +149,14 @@ impl<T: Message> Sender<T> {
         self.send_patiently(value, Patience::Until(Deadline::after(timeout)))
     }
 
+    /// [`send`](Self::send) that waits for another sender until `deadline`.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn send_deadline(&self, value: &T, deadline: Instant) -> Result<(), SendFailure> {
+        self.send_patiently(value, Patience::Until(deadline.into()))
+    }
+
     fn send_patiently(&self, value: &T, patience: Patience) -> Result<(), SendFailure> {
         let view = &self.end.view;
         let (thread, process) = self.end.me().map_err(SendFailure::Session)?;

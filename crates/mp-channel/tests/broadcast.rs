@@ -51,6 +51,51 @@ fn b19_each_receiver_sees_every_message_from_when_it_was_made() {
 }
 
 #[test]
+fn b19_every_form_of_sending_waits_for_no_receiver_and_tells_when_all_are_gone() {
+    let _watchdog = watchdog(LONG);
+    type Send = fn(&Sender<Item>, &Item) -> Result<(), SendFailure>;
+    let forms: [(&str, Send); 6] = [
+        ("send", |sender, value| sender.send(value)),
+        ("try_send", |sender, value| sender.try_send(value)),
+        ("send_timeout", |sender, value| sender.send_timeout(value, LONG)),
+        ("send_timeout of zero", |sender, value| sender.send_timeout(value, Duration::ZERO)),
+        ("send_deadline", |sender, value| sender.send_deadline(value, Instant::now() + LONG)),
+        ("send_deadline now", |sender, value| sender.send_deadline(value, Instant::now())),
+    ];
+    for (name, send) in forms {
+        let (sender, mut slow) = channel::<Item>(2).unwrap();
+        let mut quick = slow.clone();
+        for number in 0..5 {
+            send(&sender, &item(number)).unwrap();
+            assert_eq!(quick.try_recv().unwrap(), item(number), "{name}");
+        }
+        let Err(RecvError::Missed(missed)) = slow.recv() else { panic!("{name}: it waited for a receiver") };
+        for number in missed..5 {
+            assert_eq!(slow.try_recv().unwrap(), item(number), "{name}");
+        }
+        assert!(slow.try_recv().unwrap_err().is_empty(), "{name}");
+        drop(slow);
+        send(&sender, &item(5)).unwrap();
+        drop(quick);
+        let gone = send(&sender, &item(6));
+        assert!(matches!(gone, Err(SendFailure::Disconnected)), "{name}: {gone:?}");
+    }
+}
+
+#[test]
+fn b19_a_receiver_waits_until_a_deadline_and_not_less() {
+    let _watchdog = watchdog(LONG);
+    let (sender, mut receiver) = channel::<Item>(2).unwrap();
+    let deadline = Instant::now() + SHORT;
+    assert!(receiver.recv_deadline(deadline).unwrap_err().is_empty());
+    assert!(Instant::now() >= deadline, "early");
+    sender.send(&item(0)).unwrap();
+    assert_eq!(receiver.recv_deadline(deadline).unwrap(), item(0), "what is there needs no time");
+    drop(sender);
+    assert!(receiver.recv_deadline(Instant::now() + LONG).unwrap_err().is_disconnected());
+}
+
+#[test]
 fn b19_one_who_comes_too_late_is_told_what_he_missed() {
     let _watchdog = watchdog(LONG);
     for capacity in [1, 2, 3, 8] {

@@ -331,7 +331,9 @@ impl View {
 }
 
 fn lives(pid: u32, start_time: u64) -> bool {
-    process::status(pid).is_some_and(|status| status.start_time == start_time && !status.leader_ended)
+    process::status(pid).is_ok_and(|found| {
+        found.is_some_and(|status| status.start_time == start_time && !status.leader_ended)
+    })
 }
 
 /// Zero-padded bytes as text that can be printed.

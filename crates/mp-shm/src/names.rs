@@ -100,9 +100,12 @@ impl Locator {
     fn owner_is_gone(&self) -> bool {
         self.pid_namespace == process::pid_namespace()
             && self.start_time != 0
-            && process::status(self.pid).is_none_or(|status| {
-                status.start_time != self.start_time
-                    || status.leader_ended && !process::runs_without_leader(self.pid, self.start_time)
+            // Who cannot be looked at, for want of a descriptor, is not gone.
+            && process::status(self.pid).is_ok_and(|status| {
+                status.is_none_or(|status| {
+                    status.start_time != self.start_time
+                        || status.leader_ended && !process::runs_without_leader(self.pid, self.start_time)
+                })
             })
     }
 }

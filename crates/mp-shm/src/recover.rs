@@ -92,10 +92,12 @@ impl Locked {
                     half_dead |= runs_on;
                     !runs_on
                 }
-                // It has no sentinel yet; it is gone if no process of that pid and start time exists. Without /proc (start time 0)
-                // nobody can tell.
+                // It has no sentinel yet; it is gone if no process of that pid and start time exists. Without /proc (start time 0), and
+                // without a descriptor to read it with, nobody can tell.
                 PROCESS_STARTING if !alive.contains(&id) && start_time != 0 => mp_sys::process::status(pid)
-                    .is_none_or(|status| status.start_time != start_time || status.leader_ended),
+                    .is_ok_and(|found| {
+                        found.is_none_or(|status| status.start_time != start_time || status.leader_ended)
+                    }),
                 _ => false,
             };
             if is_dead {

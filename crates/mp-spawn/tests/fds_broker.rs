@@ -222,3 +222,71 @@ fn b16_a_full_broker_gives_the_descriptor_back() {
     ends(&reader);
     assert_eq!(status().held, 0);
 }
+
+/// Takes the right to open more descriptors from the broker until it is dropped.
+struct Shortage {
+    pid: rustix::process::Pid,
+    before: rustix::process::Rlimit,
+}
+
+impl Shortage {
+    fn of(broker: u32, limit: u64) -> Self {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let pid = rustix::process::Pid::from_raw(i32::try_from(broker).unwrap()).unwrap();
+        let maximum = std::fs::read_to_string(format!("/proc/{broker}/limits")).unwrap();
+        let maximum = maximum.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let maximum = maximum.split_ascii_whitespace().nth(4).unwrap().parse().ok();
+        let before = prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(limit), maximum });
+        Self { pid, before: before.unwrap() }
+    }
+}
+
+impl Drop for Shortage {
+    fn drop(&mut self) {
+        let before = self.before;
+        // It may have ended, which the test sees elsewhere.
+        let _ = rustix::process::prlimit(Some(self.pid), rustix::process::Resource::Nofile, before);
+    }
+}
+
+#[test]
+fn b16_a_broker_that_may_open_nothing_keeps_what_it_holds_and_sleeps() {
+    let _watchdog = watchdog(LONG);
+    if part().is_none() {
+        let test = "b16_a_broker_that_may_open_nothing_keeps_what_it_holds_and_sleeps";
+        assert!(apart(test, "yes").wait().unwrap().success());
+        return;
+    }
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let fd = Fd::of(&writer).unwrap();
+    let (_open, gate) = channel::<()>(1).unwrap();
+    let child = Process::spawn(|gate: Receiver<()>| gate.recv().is_ok(), gate).unwrap();
+    proc::Task::leader(child.pid()).wait_until_blocked();
+    // It looks who takes part before it answers.
+    let BrokerStatus { pid, .. } = status();
+    let broker = proc::Task::leader(pid);
+    // The first three it has, and it waits for no more than three.
+    let short = Shortage::of(pid, 3);
+    // It has to look who is left, and can look at nobody.
+    child.kill().unwrap();
+    assert_eq!(child.join().unwrap_err().signal(), Some(9));
+    // As long as a broker stays that believes itself alone.
+    let late = fd.open().unwrap_err();
+    assert!(matches!(late.failure(), fds::FdFailure::TimedOut), "{late}");
+    let sleeps = broker.usage().unwrap().sleeps;
+    proc::until(|| broker.usage().unwrap().sleeps > sleeps + 5);
+    broker.wait_until_blocked();
+    drop(short);
+    assert!(fd.open().is_ok());
+    assert_eq!(status(), BrokerStatus { pid, held: 1 });
+    // With less than it waits for, `poll` fails, too.
+    let short = Shortage::of(pid, 0);
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| fd.open().is_ok());
+        let sleeps = broker.usage().unwrap().sleeps;
+        proc::until(|| broker.usage().unwrap().sleeps > sleeps + 5);
+        drop(short);
+        assert!(opened.join().unwrap(), "who came in the meantime has waited");
+    });
+    assert_eq!(status(), BrokerStatus { pid, held: 1 });
+}

@@ -27,9 +27,10 @@
 
 pub mod error;
 pub mod notify;
-pub mod patience;
 pub mod raw;
 pub mod spin;
+
+pub use mp_sys::patience;
 
 #[cfg(not(loom))]
 mod barrier;

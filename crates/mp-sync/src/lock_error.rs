@@ -120,6 +120,7 @@ pub(crate) fn tell<G>(mutex: &RawMutex, acquired: Acquired, guard: G) -> LockRes
 /// Who died: a pid whose owner had begun to leave is its only if that process is dead.
 #[cold]
 fn who(pid: u32, leaving: bool) -> Option<u32> {
-    let is_dead = || mp_sys::process::status(pid).is_none_or(|status| status.leader_ended);
+    let is_dead =
+        || mp_sys::process::status(pid).is_ok_and(|found| found.is_none_or(|status| status.leader_ended));
     (pid != 0 && (!leaving || is_dead())).then_some(pid)
 }

@@ -11,9 +11,11 @@
 //! | [`backstop`] | the longest a sleep lasts without a wake, and the count of those that were needed |
 //! | [`crash`] | named points at which a test kills the process; nothing in a normal build |
 //! | [`deadline`] | absolute times on the monotonic clock |
+//! | [`patience`] | how long a call may wait |
 //! | [`memory`] | sealed sparse memory files and their mappings |
 //! | [`mod@file`] | files that have a name: opened safely, given memory, mapped |
 //! | [`socket`] | handing a file descriptor to a process that asks at a socket |
+//! | [`stream`] | bytes, and a descriptor beside them, over a local socket or TCP |
 //! | [`packet`] | frames with at most one descriptor each, over a socket with an abstract name |
 //! | [`poll`] | waiting for file descriptors; a descriptor that can be rung |
 //! | [`exit`] | code that runs when the program ends |
@@ -36,6 +38,7 @@ pub mod deadline;
 pub mod futex;
 #[cfg(loom)]
 pub mod model;
+pub mod patience;
 pub mod robust;
 
 #[cfg(not(loom))]
@@ -64,3 +67,5 @@ pub mod process;
 pub mod socket;
 #[cfg(not(loom))]
 pub mod start;
+#[cfg(not(loom))]
+pub mod stream;

@@ -1,6 +1,7 @@
 //! Waiting for file descriptors, and a descriptor that can be rung.
 //!
-//! Contract. [`poll`] returns when one of the descriptors is ready, or was closed or failed, or at the deadline; a signal does not end it.
+//! Contract. [`poll`] and [`poll_one`] return when a descriptor is ready, or was closed or failed, or at the deadline, never before it; a
+//! signal does not end them.
 
 use crate::deadline::Deadline;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
@@ -33,11 +34,26 @@ impl Interest {
 pub fn poll(fds: &[(BorrowedFd<'_>, Interest)], until: Option<Deadline>) -> io::Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> =
         fds.iter().map(|(fd, interest)| PollFd::from_borrowed_fd(*fd, interest.flags())).collect();
+    wait(&mut polled, until)?;
+    Ok(polled.iter().map(|one| !one.revents().is_empty()).collect())
+}
+
+/// [`poll`] for one descriptor, without allocating; says whether it is ready.
+///
+/// # Errors
+/// As [`poll`].
+pub fn poll_one(fd: impl AsFd, interest: Interest, until: Option<Deadline>) -> io::Result<bool> {
+    wait(&mut [PollFd::new(&fd, interest.flags())], until)
+}
+
+/// Says whether one is ready.
+fn wait(polled: &mut [PollFd<'_>], until: Option<Deadline>) -> io::Result<bool> {
     loop {
         let timeout = until.map(Deadline::left).map(timespec);
-        match rustix::event::poll(&mut polled, timeout.as_ref()) {
-            Ok(_) => return Ok(polled.iter().map(|one| !one.revents().is_empty()).collect()),
-            Err(Errno::INTR) => {}
+        match rustix::event::poll(polled, timeout.as_ref()) {
+            Ok(0) if until.is_some_and(Deadline::passed) => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
             Err(error) => return Err(error.into()),
         }
     }
@@ -95,7 +111,11 @@ mod tests {
     #[test]
     fn an_event_is_ready_from_ring_to_quiet() {
         let event = EventFd::new().unwrap();
-        let ready = || poll(&[(event.as_fd(), Interest::Read)], Some(Deadline::now())).unwrap()[0];
+        let ready = || {
+            let one = poll_one(&event, Interest::Read, Some(Deadline::now())).unwrap();
+            assert_eq!(poll(&[(event.as_fd(), Interest::Read)], Some(Deadline::now())).unwrap(), [one]);
+            one
+        };
         assert!(!ready());
         event.ring();
         event.ring();

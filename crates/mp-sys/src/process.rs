@@ -7,6 +7,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 use std::io;
 
 use crate::deadline::Deadline;
+use crate::poll::{Interest, poll_one};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,20 +60,7 @@ impl Child {
     /// # Errors
     /// What `poll` says.
     pub fn wait_ended(&self, deadline: Option<Deadline>) -> io::Result<bool> {
-        loop {
-            let left = deadline.map(|deadline| {
-                let left = deadline.left();
-                let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
-                rustix::time::Timespec { tv_sec: seconds, tv_nsec: left.subsec_nanos().into() }
-            });
-            let mut fds = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
-            match rustix::event::poll(&mut fds, left.as_ref()) {
-                Ok(0) if deadline.is_some_and(Deadline::passed) => return Ok(false),
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => return Ok(true),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        poll_one(&self.pidfd, Interest::Read, deadline)
     }
 
     /// Waits until the process has ended, reaps it, and says how it ended.
@@ -131,10 +119,24 @@ pub struct Status {
 }
 
 /// Reads the status of process `pid`; `None` if there is none (or no `/proc`).
-#[must_use]
-pub fn status(pid: u32) -> Option<Status> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&text)
+///
+/// # Errors
+/// It cannot be told: no free descriptor to read it with, above all. Then the process is not to be taken for dead.
+pub fn status(pid: u32) -> io::Result<Option<Status>> {
+    read_stat(&format!("/proc/{pid}/stat"))
+}
+
+fn read_stat(path: &str) -> io::Result<Option<Status>> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(parse_stat(&text)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether what was to be read in `/proc` was not there, or ended while it was read.
+fn is_absence(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 fn parse_stat(text: &[u8]) -> Option<Status> {
@@ -147,40 +149,45 @@ fn parse_stat(text: &[u8]) -> Option<Status> {
     Some(Status { start_time, leader_ended: matches!(state, "Z" | "X") })
 }
 
-/// The start time of this process, 0 without `/proc`.
+/// The start time of this process, 0 if it cannot be told.
 #[must_use]
 pub fn own_start_time() -> u64 {
-    status(std::process::id()).map_or(0, |status| status.start_time)
+    status(std::process::id()).ok().flatten().map_or(0, |status| status.start_time)
 }
 
 /// Whether a process of that pid and start time may still run code of its program although its first thread has ended.
 ///
-/// `false` once the process is gone, replaced its program, or is a zombie without other threads.
+/// `false` once the process is gone, replaced its program, or is a zombie without other threads; `true` also if it cannot be told.
 #[must_use]
 pub fn runs_without_leader(pid: u32, start_time: u64) -> bool {
-    let Some(status) = status(pid) else { return false };
-    if status.start_time != start_time || !status.leader_ended {
-        return false;
+    match status(pid) {
+        Ok(Some(status)) if status.start_time == start_time && status.leader_ended => {}
+        Ok(_) => return false,
+        Err(_) => return true,
     }
-    std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| {
-        tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse::<u32>().ok()).any(|tid| {
-            tid != pid
-                && std::fs::read(format!("/proc/{pid}/task/{tid}/stat"))
-                    .ok()
-                    .and_then(|text| parse_stat(&text))
-                    .is_some_and(|status| !status.leader_ended)
-        })
-    })
+    match std::fs::read_dir(format!("/proc/{pid}/task")) {
+        Ok(tasks) => tasks
+            .flatten()
+            .filter_map(|task| task.file_name().to_str()?.parse::<u32>().ok())
+            .any(|tid| tid != pid && may_run(pid, tid)),
+        Err(error) => !is_absence(&error),
+    }
 }
 
-/// Whether the process of that pid and start time has a thread of that id which has not ended.
+/// Whether the process of that pid and start time may have a thread of that id which has not ended: `true` also if it cannot be told.
 #[must_use]
 pub fn has_thread(pid: u32, start_time: u64, tid: u32) -> bool {
-    status(pid).is_some_and(|status| status.start_time == start_time)
-        && std::fs::read(format!("/proc/{pid}/task/{tid}/stat"))
-            .ok()
-            .and_then(|text| parse_stat(&text))
-            .is_some_and(|status| !status.leader_ended)
+    match status(pid) {
+        Ok(status) => status.is_some_and(|status| status.start_time == start_time) && may_run(pid, tid),
+        Err(_) => true,
+    }
+}
+
+fn may_run(pid: u32, tid: u32) -> bool {
+    match read_stat(&format!("/proc/{pid}/task/{tid}/stat")) {
+        Ok(status) => status.is_some_and(|status| !status.leader_ended),
+        Err(_) => true,
+    }
 }
 
 /// Whether the process has a thread of this id at this moment.
@@ -223,17 +230,30 @@ pub fn boot() -> [u64; 2] {
     [half(0..16), half(16..32)]
 }
 
-/// 128 random bits from the kernel.
+/// Random bytes from the kernel, which nobody can foresee.
 ///
 /// # Errors
 /// What `getrandom` says.
-pub fn random() -> io::Result<[u64; 2]> {
-    let mut bytes = [0; 16];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    if filled != bytes.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        // Before the kernel has gathered its first randomness a signal ends the wait for it.
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    let number = u128::from_ne_bytes(bytes);
+    Ok(bytes)
+}
+
+/// 128 random bits from the kernel, as [`random_bytes`].
+///
+/// # Errors
+/// As [`random_bytes`].
+pub fn random() -> io::Result<[u64; 2]> {
+    let number = u128::from_ne_bytes(random_bytes()?);
     #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
     Ok([number as u64, (number >> 64) as u64])
 }
@@ -323,9 +343,33 @@ mod tests {
 
     #[test]
     fn own_status_is_found() {
-        let status = status(std::process::id()).unwrap();
+        let status = status(std::process::id()).unwrap().unwrap();
         assert!(!status.leader_ended);
         assert_eq!(status.start_time, own_start_time());
         assert!(!runs_without_leader(std::process::id(), status.start_time));
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_looked_at_is_not_taken_for_dead() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        const PART: &str = "MP_SYS_NO_DESCRIPTOR";
+        if std::env::var_os(PART).is_none() {
+            // In a process of its own, which can do without descriptors.
+            let name = "process::tests::a_process_that_cannot_be_looked_at_is_not_taken_for_dead";
+            let mut part = std::process::Command::new(std::env::current_exe().unwrap());
+            assert!(part.args(["--exact", name]).env(PART, "yes").status().unwrap().success());
+            return;
+        }
+        let pid = std::process::id();
+        let tid = rustix::thread::gettid().as_raw_pid().unsigned_abs();
+        let start_time = own_start_time();
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+        let (found, has_thread_then) = (status(pid), has_thread(pid, start_time, tid));
+        let runs_then = runs_without_leader(pid, start_time);
+        setrlimit(Resource::Nofile, limit).unwrap();
+        assert!(found.is_err() && has_thread_then && runs_then, "nobody can tell");
+        assert!(has_thread(pid, start_time, tid) && !has_thread(pid, start_time + 1, tid));
+        assert!(!has_thread(pid, start_time, 1) && !runs_without_leader(pid, start_time));
     }
 }

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::file::{Identity, identity_at, locked};
+use crate::poll::{Interest, poll_one};
 
 /// A process at the other end of a socket, as it was when it connected or began to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,23 +83,12 @@ impl Listener {
     /// # Errors
     /// What `poll` and `accept` say.
     pub fn accept(&self, deadline: Option<Deadline>) -> io::Result<Option<(Connection, Peer)>> {
-        loop {
-            let left = deadline.map(|deadline| {
-                let left = deadline.left();
-                let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
-                rustix::time::Timespec { tv_sec: seconds, tv_nsec: left.subsec_nanos().into() }
-            });
-            let mut fds = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
-            match rustix::event::poll(&mut fds, left.as_ref()) {
-                Ok(0) if deadline.is_some_and(Deadline::passed) => return Ok(None),
-                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-                Ok(_) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let (stream, _) = self.socket.accept()?;
-            let peer = peer(&stream)?;
-            return Ok(Some((Connection(stream), peer)));
+        if !poll_one(&self.socket, Interest::Read, deadline)? {
+            return Ok(None);
         }
+        let (stream, _) = self.socket.accept()?;
+        let peer = peer(&stream)?;
+        Ok(Some((Connection(stream), peer)))
     }
 }
 

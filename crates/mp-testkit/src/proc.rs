@@ -78,19 +78,28 @@ impl Task {
     /// # Panics
     /// If it ends instead.
     pub fn wait_until_blocked(self) {
+        assert!(self.wait_until_blocked_or_ended(), "{self:?} ended instead of blocking");
+    }
+
+    /// Waits until the thread sleeps in a wait of the library, or has ended; says whether it sleeps.
+    #[must_use]
+    pub fn wait_until_blocked_or_ended(self) -> bool {
         let mut before = None;
+        let mut has_ended = false;
         until(|| {
             let (Some(state), Some(usage)) = (self.state(), self.usage()) else {
-                panic!("{self:?} ended instead of blocking")
+                has_ended = true;
+                return true;
             };
-            assert!(!matches!(state, 'Z' | 'X'), "{self:?} ended instead of blocking");
+            has_ended = matches!(state, 'Z' | 'X');
             // Without the right to read it, it is "0".
             let place = self.read("wchan").unwrap_or_default();
             let in_a_wait = place == "0" || place.contains("futex") || place.contains("poll");
             let blocked = state == 'S' && in_a_wait && before == Some(usage);
             before = Some(usage);
-            blocked
+            blocked || has_ended
         });
+        !has_ended
     }
 }
 

@@ -35,6 +35,9 @@ const LONG_BYTES: usize = 12;
 /// The greatest length that an ordinary header tells.
 const SHORT_MAX: u64 = 0x7fff_ffff;
 
+/// The byte that comes with a descriptor, between messages: how many there are, as CPython's `multiprocessing.reduction` has it.
+pub const ONE_DESCRIPTOR: u8 = 1;
+
 /// The header of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Header {

@@ -10,18 +10,11 @@ use super::error::{AcceptError, HandshakeError, ListenError};
 use super::handshake::handshake;
 use super::options::Options;
 use super::peer::Peer;
-use super::socket::{Socket, ready};
 use mp_sync::patience::Patience;
 use mp_sys::deadline::Deadline;
-use rustix::event::PollFlags;
-use rustix::io::Errno;
-use rustix::net::SocketFlags;
-use std::ffi::OsStr;
+use mp_sys::stream::{self, Stop, Stream};
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Accepts connections at an [`Address`]. Dropping it ends that and removes its socket file.
@@ -47,24 +40,15 @@ use std::time::{Duration, Instant};
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    socket: Bound,
+    socket: stream::Listener,
     address: Address,
     options: Options,
-}
-
-#[derive(Debug)]
-enum Bound {
-    Local(mp_sys::socket::Listener),
-    Tcp(TcpListener),
 }
 
 impl AsFd for Listener {
     /// The listening socket: readable when somebody has come. It is in non-blocking mode.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.socket {
-            Bound::Local(socket) => socket.as_fd(),
-            Bound::Tcp(socket) => socket.as_fd(),
-        }
+        self.socket.as_fd()
     }
 }
 
@@ -74,7 +58,7 @@ impl AsFd for Listener {
 /// in a thread for each.
 #[derive(Debug)]
 pub struct Incoming {
-    socket: Socket,
+    stream: Stream,
     options: Options,
 }
 
@@ -84,7 +68,7 @@ impl Incoming {
     /// # Errors
     /// What `getsockopt` says.
     pub fn peer(&self) -> io::Result<Option<Peer>> {
-        Peer::of(&self.socket)
+        Peer::of(&self.stream)
     }
 
     /// Does the handshake.
@@ -96,11 +80,11 @@ impl Incoming {
     }
 
     fn authenticate_until(self, deadline: Option<Deadline>) -> Result<Connection, AcceptError> {
-        handshake(&self.socket, &self.options, Role::Listener, deadline).map_err(|error| match error {
+        handshake(&self.stream, &self.options, Role::Listener, deadline).map_err(|error| match error {
             HandshakeError::TimedOut if deadline.is_some_and(Deadline::passed) => AcceptError::TimedOut,
             other => AcceptError::Handshake(other),
         })?;
-        Ok(Connection::over(self.socket, self.options.max_message_bytes))
+        Ok(Connection::over(self.stream, self.options.max_message_bytes))
     }
 }
 
@@ -119,23 +103,17 @@ impl Listener {
             _ => ListenError::Io { doing: "binding the socket", error },
         };
         let (socket, address) = match address {
-            Address::Unix(path) => (Bound::Local(bind_path(path).map_err(failed)?), address.clone()),
+            Address::Unix(path) => (stream::Listener::bind_path(path).map_err(failed)?, address.clone()),
             Address::Abstract(name) => {
-                let name = [b"@", name.as_slice()].concat();
-                let socket = mp_sys::socket::Listener::bind(Path::new(OsStr::from_bytes(&name)));
-                (Bound::Local(socket.map_err(failed)?), address.clone())
+                (stream::Listener::bind_abstract(name).map_err(failed)?, address.clone())
             }
             Address::Tcp { host, port } => {
-                let socket = TcpListener::bind((host.as_str(), *port)).map_err(failed)?;
-                let bound = socket.local_addr().map_err(failed)?;
+                let (socket, bound) = stream::Listener::bind_tcp(host, *port).map_err(failed)?;
                 let host = if bound.ip().is_unspecified() { host.clone() } else { bound.ip().to_string() };
-                (Bound::Tcp(socket), Address::Tcp { host, port: bound.port() })
+                (socket, Address::Tcp { host, port: bound.port() })
             }
         };
-        let listener = Self { socket, address, options: options.into() };
-        rustix::io::ioctl_fionbio(&listener, true)
-            .map_err(|error| ListenError::Io { doing: "changing the socket's mode", error: error.into() })?;
-        Ok(listener)
+        Ok(Self { socket, address, options: options.into() })
     }
 
     /// Where it can be reached: over TCP with the address and port that it has got.
@@ -208,30 +186,10 @@ impl Listener {
     }
 
     fn incoming_patiently(&self, patience: Patience) -> Result<Incoming, AcceptError> {
-        loop {
-            match rustix::net::accept_with(self, SocketFlags::CLOEXEC) {
-                Ok(fd) => {
-                    let is_local = matches!(self.socket, Bound::Local(_));
-                    let socket = Socket::accepted(fd, is_local).map_err(AcceptError::Io)?;
-                    return Ok(Incoming { socket, options: self.options.clone() });
-                }
-                Err(Errno::AGAIN) => match ready(self, PollFlags::IN, patience) {
-                    Ok(true) => {}
-                    Ok(false) => return Err(AcceptError::TimedOut),
-                    Err(error) => return Err(AcceptError::Io(error)),
-                },
-                // The last two: it has gone again before we took it.
-                Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
-                Err(error) => return Err(AcceptError::Io(error.into())),
-            }
+        match self.socket.accept(patience) {
+            Ok(stream) => Ok(Incoming { stream, options: self.options.clone() }),
+            Err(Stop::Late) => Err(AcceptError::TimedOut),
+            Err(Stop::Io(error)) => Err(AcceptError::Io(error)),
         }
     }
-}
-
-/// A path that begins with `@` is a path here.
-fn bind_path(path: &Path) -> io::Result<mp_sys::socket::Listener> {
-    if path.as_os_str().as_bytes().starts_with(b"@") {
-        return mp_sys::socket::Listener::bind(&PathBuf::from(".").join(path));
-    }
-    mp_sys::socket::Listener::bind(path)
 }

@@ -7,9 +7,11 @@
 //! ```text
 //! address    where; text and back                    frame      messages on a stream of bytes; pure
 //! listener   accepts                                 auth       who may talk; pure
-//! reader     the receiving half                      handshake  auth over a socket
-//! writer     the sending half                        socket     system calls
+//! reader     the receiving half                      handshake  auth over a stream
+//! writer     the sending half
 //! ```
+//!
+//! The system calls are [`mp_sys::stream`]'s.
 //!
 //! On the wire it is CPython's `multiprocessing.connection`, framing and challenge: `Client((host, port), authkey=key)` and
 //! `Listener(path, authkey=key)` of Python 3.12 and newer talk to this as they are, older ones with [`Auth::allow_md5`]. To and from
@@ -32,7 +34,6 @@ mod listener;
 mod options;
 mod peer;
 mod reader;
-mod socket;
 mod value;
 mod writer;
 
@@ -58,7 +59,7 @@ use forms::{forms, try_form};
 use handshake::handshake;
 use mp_sync::patience::Patience;
 use mp_sys::deadline::Deadline;
-use socket::{Socket, Stop};
+use mp_sys::stream::{Stop, Stream};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -143,18 +144,23 @@ impl Connection {
         deadline: Option<Deadline>,
     ) -> Result<Self, ConnectError> {
         address.check().map_err(ConnectError::Address)?;
-        let socket = Socket::connect(address, deadline).map_err(|stop| match stop {
+        let stream = match address {
+            Address::Unix(path) => Stream::connect_path(path, deadline),
+            Address::Abstract(name) => Stream::connect_abstract(name, deadline),
+            Address::Tcp { host, port } => Stream::connect_tcp(host, *port, deadline),
+        };
+        let stream = stream.map_err(|stop| match stop {
             Stop::Late => ConnectError::TimedOut,
             Stop::Io(error) => match error.kind() {
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectError::Nobody(error),
                 _ => ConnectError::Io(error),
             },
         })?;
-        handshake(&socket, options, Role::Client, deadline).map_err(|error| match error {
+        handshake(&stream, options, Role::Client, deadline).map_err(|error| match error {
             HandshakeError::TimedOut if deadline.is_some_and(Deadline::passed) => ConnectError::TimedOut,
             other => ConnectError::Handshake(other),
         })?;
-        Ok(Self::over(socket, options.max_message_bytes))
+        Ok(Self::over(stream, options.max_message_bytes))
     }
 
     /// Two ends of one local connection. Nobody else can be at it, so there is no handshake; messages have up to
@@ -163,15 +169,15 @@ impl Connection {
     /// # Errors
     /// [`ConnectError::Io`]: too many descriptors are open, say.
     pub fn pair() -> Result<(Self, Self), ConnectError> {
-        let [one, other] = Socket::pair().map_err(ConnectError::Io)?;
+        let [one, other] = Stream::pair().map_err(ConnectError::Io)?;
         Ok((Self::over(one, MAX_MESSAGE_BYTES), Self::over(other, MAX_MESSAGE_BYTES)))
     }
 
-    fn over(socket: Socket, max_message_bytes: u64) -> Self {
-        let socket = Arc::new(socket);
+    fn over(stream: Stream, max_message_bytes: u64) -> Self {
+        let stream = Arc::new(stream);
         Self {
-            reader: Reader::new(Arc::clone(&socket), max_message_bytes),
-            writer: Writer::new(socket, max_message_bytes),
+            reader: Reader::new(Arc::clone(&stream), max_message_bytes),
+            writer: Writer::new(stream, max_message_bytes),
         }
     }
 

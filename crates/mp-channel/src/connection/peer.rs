@@ -1,6 +1,6 @@
 //! Who is at the other end.
 
-use super::socket::Socket;
+use mp_sys::stream::Stream;
 use std::io;
 
 /// The process at the other end of a local connection, as it was when it connected or began to listen.
@@ -15,10 +15,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(super) fn of(socket: &Socket) -> io::Result<Option<Self>> {
-        if !socket.is_local() {
+    pub(super) fn of(stream: &Stream) -> io::Result<Option<Self>> {
+        if !stream.is_local() {
             return Ok(None);
         }
-        mp_sys::socket::peer(socket).map(|peer| Some(Self { pid: peer.pid, uid: peer.user }))
+        mp_sys::socket::peer(stream).map(|peer| Some(Self { pid: peer.pid, uid: peer.user }))
     }
 }

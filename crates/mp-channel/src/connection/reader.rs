@@ -13,11 +13,11 @@
 
 use super::error::RecvError;
 use super::forms::{forms, try_form};
-use super::frame::Decoder;
+use super::frame::{Decoder, ONE_DESCRIPTOR};
 use super::peer::Peer;
-use super::socket::{Socket, Stop, is_gone};
 use super::value::{self, Plain};
 use mp_sync::patience::Patience;
+use mp_sys::stream::{Stop, Stream};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 /// A receive that ends because the time is over keeps what has arrived; the next one goes on there.
 #[derive(Debug)]
 pub struct Reader {
-    socket: Arc<Socket>,
+    stream: Arc<Stream>,
     decoder: Decoder,
     descriptor: Option<OwnedFd>,
     has_ended: bool,
@@ -37,13 +37,13 @@ pub struct Reader {
 impl AsFd for Reader {
     /// The socket, which both halves share. Whoever reads from it takes bytes away from the messages.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.stream.as_fd()
     }
 }
 
 impl Reader {
-    pub(super) fn new(socket: Arc<Socket>, max_message_bytes: u64) -> Self {
-        Self { socket, decoder: Decoder::new(max_message_bytes), descriptor: None, has_ended: false }
+    pub(super) fn new(stream: Arc<Stream>, max_message_bytes: u64) -> Self {
+        Self { stream, decoder: Decoder::new(max_message_bytes), descriptor: None, has_ended: false }
     }
 
     /// Which process is at the other end, as the system knows it; `None` over TCP.
@@ -51,7 +51,7 @@ impl Reader {
     /// # Errors
     /// What `getsockopt` says.
     pub fn peer(&self) -> io::Result<Option<Peer>> {
-        Peer::of(&self.socket)
+        Peer::of(&self.stream)
     }
 
     forms! {
@@ -153,7 +153,7 @@ impl Reader {
     }
 
     pub(super) fn fd_patiently(&mut self, patience: Patience) -> Result<OwnedFd, RecvError> {
-        if !self.socket.is_local() {
+        if !self.stream.is_local() {
             return Err(RecvError::NotLocal);
         }
         // One byte is enough to know what comes.
@@ -184,9 +184,12 @@ impl Reader {
         let most = most.min(space.len());
         let space = &mut space[..most];
         let read = if is_at_start {
-            self.socket.recv_with_descriptor(space, patience).map(|read| (read.count, read.descriptor))
+            self.stream.recv_with_descriptor(space, patience).map(|read| {
+                let is_announced = read.count == 1 && space.first() == Some(&ONE_DESCRIPTOR);
+                (read.count, read.descriptor.filter(|_| is_announced))
+            })
         } else {
-            self.socket.recv(space, patience).map(|count| (count, None))
+            self.stream.recv(space, patience).map(|count| (count, None))
         };
         match read {
             Ok((0, _)) => Err(self.end(is_at_start)),
@@ -196,11 +199,11 @@ impl Reader {
             }
             Ok((count, None)) => self.decoder.filled(count).map_err(|error| {
                 self.has_ended = true;
-                self.socket.close();
+                self.stream.close();
                 RecvError::Frame(error)
             }),
             Err(Stop::Late) => Err(RecvError::TimedOut),
-            Err(Stop::Io(error)) if is_gone(&error) => Err(self.end(is_at_start)),
+            Err(gone) if gone.is_gone() => Err(self.end(is_at_start)),
             Err(Stop::Io(error)) => Err(RecvError::Io(error)),
         }
     }

@@ -10,10 +10,10 @@
 
 use super::error::SendError;
 use super::forms::forms;
-use super::frame::Header;
-use super::socket::{Socket, Stop, is_gone};
+use super::frame::{Header, ONE_DESCRIPTOR};
 use super::value::{self, Plain};
 use mp_sync::patience::Patience;
+use mp_sys::stream::{Stop, Stream};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 /// large messages the time they need.
 #[derive(Debug)]
 pub struct Writer {
-    socket: Arc<Socket>,
+    stream: Arc<Stream>,
     max_message_bytes: u64,
     is_closed: bool,
 }
@@ -33,13 +33,13 @@ pub struct Writer {
 impl AsFd for Writer {
     /// The socket, which both halves share. Whoever writes to it must not write between the parts of a message.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.stream.as_fd()
     }
 }
 
 impl Writer {
-    pub(super) fn new(socket: Arc<Socket>, max_message_bytes: u64) -> Self {
-        Self { socket, max_message_bytes, is_closed: false }
+    pub(super) fn new(stream: Arc<Stream>, max_message_bytes: u64) -> Self {
+        Self { stream, max_message_bytes, is_closed: false }
     }
 
     forms! {
@@ -82,7 +82,7 @@ impl Writer {
         let mut rest = parts.as_mut_slice();
         let mut is_begun = false;
         while rest.iter().any(|part| !part.is_empty()) {
-            match self.socket.send(rest, patience) {
+            match self.stream.send(rest, patience) {
                 Ok(sent) => {
                     is_begun = true;
                     IoSlice::advance_slices(&mut rest, sent);
@@ -103,11 +103,11 @@ impl Writer {
     }
 
     pub(super) fn fd_patiently(&mut self, fd: BorrowedFd<'_>, patience: Patience) -> Result<(), SendError> {
-        if !self.socket.is_local() {
+        if !self.stream.is_local() {
             return Err(SendError::NotLocal);
         }
         self.check_open()?;
-        self.socket.send_descriptor(fd, patience).map_err(|stop| self.stopped(stop, false))
+        self.stream.send_descriptor(ONE_DESCRIPTOR, fd, patience).map_err(|stop| self.stopped(stop, false))
     }
 
     fn check_open(&self) -> Result<(), SendError> {
@@ -118,12 +118,12 @@ impl Writer {
     fn stopped(&mut self, stop: Stop, is_begun: bool) -> SendError {
         if is_begun {
             self.is_closed = true;
-            self.socket.end_sending();
+            self.stream.end_sending();
         }
         match stop {
             Stop::Late if is_begun => SendError::HalfSent,
             Stop::Late => SendError::TimedOut,
-            Stop::Io(error) if is_gone(&error) => SendError::Disconnected,
+            gone if gone.is_gone() => SendError::Disconnected,
             Stop::Io(error) => SendError::Io(error),
         }
     }
@@ -132,8 +132,8 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         // Without a reader the socket is closed anyway, and who has a copy of it may go on.
-        if Arc::strong_count(&self.socket) > 1 {
-            self.socket.end_sending();
+        if Arc::strong_count(&self.stream) > 1 {
+            self.stream.end_sending();
         }
     }
 }

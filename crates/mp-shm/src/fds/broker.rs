@@ -17,6 +17,10 @@
 //! the broker can have that lock alone, nobody is left. It tries at each death of a participant, of which it holds a pidfd. Are there users
 //! and no participants, somebody starts, or has forked behind our back: it tries again soon, and ends after 10 s.
 //!
+//! *Shortage.* A broker that ends takes all it holds with it, so it ends for no other reason than that nobody is left. While the system or
+//! its limit gives it no descriptor it takes nobody for dead whom it cannot look at, drops who says nothing, and tries again soon: who
+//! comes waits in the queue of the socket.
+//!
 //! Owns: the table of what it holds, by token. Bytes of clients are input: see `frame.rs`. Who is of another user, or does not
 //! know the session's secret, is turned away. A client that says nothing is dropped after 5 s, or when
 //! there are many such, and nothing is waited for but at the one `poll`.
@@ -35,7 +39,6 @@ use mp_sys::packet::{PacketListener, Socket};
 use mp_sys::poll::{Interest, poll};
 use mp_sys::process;
 use std::collections::HashMap;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -48,8 +51,8 @@ const CLIENTS_MAX: usize = 64;
 const RESERVE: usize = 32;
 /// How long the session may be in use without a participant.
 const ALONE_MAX: Duration = Duration::from_secs(10);
-/// How often it looks while the session is in use without a participant, at first and at last.
-const ALONE_LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
+/// How long it waits before it tries again what no event tells it the end of, at first and at last.
+const PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 /// How often it looks although nothing happens: a participant may have become another program, or lacked a descriptor for a nudge.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
@@ -64,6 +67,10 @@ struct Broker {
     /// Descriptors that this process may have.
     limit: usize,
     alone: Option<Alone>,
+    /// Since a participant could not be looked at: the pause until the next try.
+    blind: Option<Duration>,
+    /// Since nobody could be let in: the pause until the next try.
+    deaf: Option<Duration>,
 }
 
 /// A descriptor, and the object that stands for it.
@@ -87,14 +94,14 @@ struct Watched {
 /// Since when nobody takes part in the session.
 struct Alone {
     until: Deadline,
-    look: Duration,
+    pause: Duration,
 }
 
-/// Serves the session whose file is given at the socket that is given, until nobody uses the session any more. For a process that was started
-/// by a [`Starter`](super::Starter) for that alone.
+/// Serves the session whose file is given at the socket that is given, until nobody uses the session any more. For a process that
+/// was started by a [`Starter`](super::Starter) for that alone.
 ///
 /// # Errors
-/// The file is no session of this user and this library's version; `poll` or `accept` fails for good.
+/// The file is no session of this user and this library's version.
 pub fn run(session: OwnedFd, listener: OwnedFd) -> Result<(), SessionError> {
     process::stand_apart().map_err(SessionError::Attach)?;
     let limit = process::raise_descriptor_limit();
@@ -108,26 +115,38 @@ pub fn run(session: OwnedFd, listener: OwnedFd) -> Result<(), SessionError> {
         members: 0,
         limit,
         alone: None,
+        blind: None,
+        deaf: None,
     };
     broker.look_who_is_left();
     while !broker.is_done() {
-        broker.turn().map_err(SessionError::Attach)?;
+        broker.turn();
     }
     Ok(())
 }
 
 impl Broker {
     /// Waits until something happens, and does what it asks for.
-    fn turn(&mut self) -> io::Result<()> {
+    fn turn(&mut self) {
         let until = self.next_look();
         let read = |fd| (fd, Interest::Read);
         let mut fds: Vec<_> = self.watched.iter().map(|one| read(one.pidfd.as_fd())).collect();
         fds.extend(self.clients.iter().map(|one| read(one.socket.as_fd())));
-        fds.push(read(self.listener.as_fd()));
-        let ready = poll(&fds, Some(until))?;
+        if self.deaf.is_none() {
+            fds.push(read(self.listener.as_fd()));
+        }
+        let (ready, has_failed) = match poll(&fds, Some(until)) {
+            Ok(ready) => (ready, false),
+            // No memory for it, or its limit was set below what it watches: looks at all of them, now and then.
+            Err(_) => {
+                std::thread::sleep(PAUSE[1]);
+                ([vec![false; self.watched.len()], vec![true; fds.len() - self.watched.len()]].concat(), true)
+            }
+        };
         let (dead, asking) = ready.split_at(self.watched.len());
-        let somebody_died = dead.contains(&true);
-        let asking = asking.to_vec();
+        let somebody_died = has_failed || dead.contains(&true);
+        let mut dead = dead.iter();
+        self.watched.retain(|_| dead.next() == Some(&false));
         let members = self.session.header().members.0.load(Ordering::Acquire);
         if somebody_died {
             // Others may sleep where no sentinel wakes them.
@@ -136,31 +155,30 @@ impl Broker {
         if somebody_died || self.alone.is_some() || members != self.members || until.passed() {
             self.look_who_is_left();
         }
-        self.serve(&asking);
-        self.accept()?;
+        self.serve(asking);
+        self.accept();
         // Last: a nudge may have been among those who came.
         self.close_what_is_gone();
-        Ok(())
     }
 
     fn close_what_is_gone(&mut self) {
         let session = self.session;
         self.held.retain(|_, held| session.object_of(held.handle).is_some());
+        mp_sys::crash::point("fds.closed");
     }
 
     fn next_look(&self) -> Deadline {
-        let look = self.alone.as_ref().map_or(HEARTBEAT, |alone| alone.look);
-        let clients = self.clients.iter().map(|client| client.until);
-        clients.chain([Deadline::after(look)]).min().unwrap_or_else(Deadline::now)
+        let pauses = [self.alone.as_ref().map(|alone| alone.pause), self.blind, self.deaf];
+        let look = Deadline::after(pauses.into_iter().flatten().min().unwrap_or(HEARTBEAT));
+        self.clients.iter().map(|client| client.until).fold(look, Deadline::min)
     }
 
     /// Serves the clients that have asked, and drops those that take too long.
     fn serve(&mut self, ready: &[bool]) {
         let clients = std::mem::take(&mut self.clients);
         for (number, client) in clients.into_iter().enumerate() {
-            if ready.get(number) == Some(&true) {
-                self.answer(&client.socket);
-            } else if !client.until.passed() {
+            let is_done = ready.get(number) == Some(&true) && self.answer(&client.socket);
+            if !is_done && !client.until.passed() {
                 self.clients.push(client);
             }
         }
@@ -168,9 +186,22 @@ impl Broker {
 
     /// Lets in who has come; so many at a time, lest the dead be forgotten over it. Of too many that say nothing the first is
     /// dropped: if it was about to ask, it comes again.
-    fn accept(&mut self) -> io::Result<()> {
+    fn accept(&mut self) {
         for _ in 0..CLIENTS_MAX {
-            let Some((socket, peer)) = self.listener.accept()? else { return Ok(()) };
+            let (socket, peer) = match self.listener.accept() {
+                Ok(Some(one)) => one,
+                Ok(None) => break,
+                Err(_) if self.clients.is_empty() => {
+                    self.deaf = Some(longer(self.deaf));
+                    return;
+                }
+                // Makes room by one who says nothing.
+                Err(_) => {
+                    self.clients.remove(0);
+                    continue;
+                }
+            };
+            mp_sys::crash::point("fds.accepted");
             if peer.user == process::user() && !self.answer(&socket) {
                 if self.clients.len() == CLIENTS_MAX {
                     self.clients.remove(0);
@@ -178,7 +209,7 @@ impl Broker {
                 self.clients.push(Client { socket, until: Deadline::after(CLIENT_MAX) });
             }
         }
-        Ok(())
+        self.deaf = None;
     }
 
     /// Answers a client if it has asked; says whether it is done with. Whoever breaks the rules gets no answer.
@@ -214,6 +245,7 @@ impl Broker {
         };
         // An answer fits into an empty socket at once; who has gone does not want it.
         let _ = socket.send(&answer.to_bytes(), fd, Deadline::now());
+        mp_sys::crash::point("fds.answered");
         true
     }
 
@@ -230,6 +262,7 @@ impl Broker {
         }
         // A second one under a token is the same deposit, asked again after a broken connection.
         self.held.insert(token, held);
+        mp_sys::crash::point("fds.held");
         Status::Done
     }
 
@@ -238,6 +271,7 @@ impl Broker {
         // MEMBERS: Acquire, pairs with the Release of `advance`. Read before the table: who joins later is found by the next look.
         self.members = self.session.header().members.0.load(Ordering::Acquire);
         let mut known = std::mem::take(&mut self.watched);
+        let mut is_blind = false;
         for id in 1..self.session.header().process_high.load(Ordering::Acquire).min(PROCESS_MAX) {
             let Some(entry) = self.session.process(id) else { break };
             if entry.state.load(Ordering::Acquire) == PROCESS_FREE {
@@ -245,23 +279,27 @@ impl Broker {
             }
             let (pid, start_time) =
                 (entry.pid.load(Ordering::Relaxed), entry.start_time.load(Ordering::Relaxed));
-            if !is_alive(pid, start_time) {
+            if is_alive(pid, start_time) == Some(false) {
                 continue;
             }
             let is_it = |one: &Watched| (one.pid, one.start_time) == (pid, start_time);
             if let Some(at) = known.iter().position(is_it) {
                 self.watched.push(known.swap_remove(at));
-            } else if let Ok(pidfd) = process::open(pid)
-                // The id may have been given to another process in between.
-                && is_alive(pid, start_time)
-            {
-                self.watched.push(Watched { pid, start_time, pidfd });
+                continue;
+            }
+            // The id may have been given to another process in between.
+            match (process::open(pid), is_alive(pid, start_time)) {
+                (_, Some(false)) => {}
+                (Ok(pidfd), Some(true)) => self.watched.push(Watched { pid, start_time, pidfd }),
+                (_, None) | (Err(_), _) => is_blind = true,
             }
         }
+        mp_sys::crash::point("fds.looked");
+        self.blind = is_blind.then(|| longer(self.blind));
         self.alone = match self.alone.take() {
-            _ if !self.watched.is_empty() => None,
-            None => Some(Alone { until: Deadline::after(ALONE_MAX), look: ALONE_LOOK[0] }),
-            Some(alone) => Some(Alone { look: (alone.look * 2).min(ALONE_LOOK[1]), ..alone }),
+            _ if is_blind || !self.watched.is_empty() => None,
+            None => Some(Alone { until: Deadline::after(ALONE_MAX), pause: PAUSE[0] }),
+            Some(alone) => Some(Alone { pause: longer(Some(alone.pause)), ..alone }),
         };
     }
 
@@ -271,10 +309,31 @@ impl Broker {
     }
 }
 
-/// Whether the process of that pid and start time still runs its program.
-fn is_alive(pid: u32, start_time: u64) -> bool {
-    let same = |status: process::Status| status.start_time == start_time;
-    process::status(pid)
-        .filter(|status| same(*status))
-        .is_some_and(|status| !status.leader_ended || process::runs_without_leader(pid, start_time))
+/// The pause before a further try, after this one.
+fn longer(pause: Option<Duration>) -> Duration {
+    pause.map_or(PAUSE[0], |pause| (pause * 2).min(PAUSE[1]))
+}
+
+/// Whether the process of that pid and start time still runs its program; `None` if it cannot be told now. One that could not read its own
+/// start time has 0, and is alive while there is a process of its pid.
+fn is_alive(pid: u32, start_time: u64) -> Option<bool> {
+    let is_it = |status: &process::Status| start_time == 0 || status.start_time == start_time;
+    let runs = |status: process::Status| {
+        !status.leader_ended || process::runs_without_leader(pid, status.start_time)
+    };
+    Some(process::status(pid).ok()?.filter(is_it).is_some_and(runs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_participant_lives_while_its_process_does() {
+        let (pid, start_time) = (std::process::id(), process::own_start_time());
+        assert_eq!(is_alive(pid, start_time), Some(true));
+        assert_eq!(is_alive(pid, start_time + 1), Some(false), "another process had this id");
+        assert_eq!(is_alive(pid, 0), Some(true), "it could not tell when it started");
+        assert_eq!(is_alive(u32::MAX, 0), Some(false));
+    }
 }

@@ -1,6 +1,6 @@
 //! How long a blocking call may wait.
 
-use mp_sys::deadline::Deadline;
+use crate::deadline::Deadline;
 use std::time::{Duration, Instant};
 
 /// How long to wait.
