@@ -16,6 +16,7 @@
 //! | the newest of a row of values | [`Latest`], [`LatestWriter`] | one writer, who never waits |
 //! | any message, read in place | [`Frozen`], [`SealedFrozen`] | nobody |
 //! | a file descriptor | [`Fd`] | nobody; each who opens it gets a duplicate |
+//! | any of these, and ends of channels | [`AnyHandle`] | nobody; who knows the type opens it |
 //!
 //! A handle that can be cloned gives no reference to what others may change.
 //!
@@ -32,6 +33,8 @@ pub mod death;
 pub mod lock;
 pub mod stamped;
 
+#[cfg(not(loom))]
+pub mod any;
 #[cfg(not(loom))]
 pub mod array;
 #[cfg(not(loom))]
@@ -115,6 +118,8 @@ pub mod value;
 #[cfg(not(loom))]
 mod words;
 
+#[cfg(not(loom))]
+pub use any::AnyHandle;
 #[cfg(not(loom))]
 pub use array::Array;
 #[cfg(not(loom))]

@@ -32,6 +32,7 @@
 //! | talk to strangers, and to Python | [`connection`], [`untrusted`] | [`mp_channel`] |
 //! | spread work over worker processes | [`Pool`] | [`mp_pool`] |
 //! | send files, sockets, pipes | [`Fd`] | [`mp_shm`] |
+//! | keep handles of any type in one table | [`AnyHandle`] | [`mp_shm`] |
 //! | share memory | [`Shared`], [`shm::Array`], [`shm::Segment`] | [`mp_shm`] |
 //! | lock, wait, count between processes | [`sync::Mutex`], [`sync::Event`], [`sync::Semaphore`] | [`mp_sync`] |
 //! | keep processes apart | [`Session`] | [`mp_shm`] |
@@ -53,7 +54,7 @@ pub use mp_channel::{
 pub use mp_pool::{MapError, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError};
 pub use mp_shm as shm;
 pub use mp_shm::error::SessionError;
-pub use mp_shm::{Fd, Message, Session, Shared, ShmSafe, rkyv};
+pub use mp_shm::{AnyHandle, Fd, Message, Session, Shared, ShmSafe, rkyv};
 pub use mp_spawn::panics::Panic;
 pub use mp_spawn::{JoinError, Process, SpawnError, init, set_executable, spawn};
 pub use mp_sync as sync;

@@ -204,6 +204,12 @@ pub trait Detach: Fallible {
     /// If there is none, it is of another kind, or it was already taken.
     fn detach(&mut self, index: u32, kind: Kind) -> Result<Reference, Self::Error>;
 
+    /// Takes the `index`-th handle, of whatever kind.
+    ///
+    /// # Errors
+    /// If there is none, or it was already taken.
+    fn detach_any(&mut self, index: u32) -> Result<Reference, Self::Error>;
+
     /// The session that the message came through.
     fn session(&self) -> Session;
 
@@ -260,8 +266,8 @@ impl Pooling for Decoder {
     }
 }
 
-impl Detach for Decoder {
-    fn detach(&mut self, index: u32, kind: Kind) -> Result<Reference, rancor::Error> {
+impl Decoder {
+    fn take(&mut self, index: u32, kind: Option<Kind>) -> Result<Reference, rancor::Error> {
         let taken = match self.block {
             Some(offset) => self.session.take_attachment(offset, index, kind),
             None => Err(HandleError::Stale),
@@ -269,6 +275,16 @@ impl Detach for Decoder {
         let reference = taken.map_err(|error| self.refuse(error))?;
         self.handed_out.push(reference.held());
         Ok(reference)
+    }
+}
+
+impl Detach for Decoder {
+    fn detach(&mut self, index: u32, kind: Kind) -> Result<Reference, rancor::Error> {
+        self.take(index, Some(kind))
+    }
+
+    fn detach_any(&mut self, index: u32) -> Result<Reference, rancor::Error> {
+        self.take(index, None)
     }
 
     fn session(&self) -> Session {
