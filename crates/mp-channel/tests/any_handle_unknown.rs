@@ -1,6 +1,5 @@
 //! The last holder of an end is a process that has never seen a channel. One test alone in its process: it counts the session's objects.
 #![cfg(not(loom))]
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_channel::{channel, spsc};
 use mp_shm::{AnyHandle, Fd, Session};
