@@ -25,6 +25,7 @@
 //! | to | use | crate |
 //! |---|---|---|
 //! | run a function in a process of its own | [`Process::spawn`], [`spawn!`] | [`mp_spawn`] |
+//! | wait for a process elsewhere, or end it | [`ProcessHandle`] | [`mp_spawn`] |
 //! | send values between processes | [`channel`], [`Sender`], [`Receiver`]; one to one: [`spsc`], [`oneshot`] | [`mp_channel`] |
 //! | send one value to many | [`broadcast`] | [`mp_channel`] |
 //! | hand out tasks, ask and answer, both ways | [`joinable`], [`request`], [`pipe`] | [`mp_channel`] |
@@ -56,5 +57,5 @@ pub use mp_shm as shm;
 pub use mp_shm::error::SessionError;
 pub use mp_shm::{AnyHandle, Fd, Message, Session, Shared, ShmSafe, rkyv};
 pub use mp_spawn::panics::Panic;
-pub use mp_spawn::{JoinError, Process, SpawnError, init, set_executable, spawn};
+pub use mp_spawn::{JoinError, PeerProcess, Process, ProcessHandle, SpawnError, init, set_executable, spawn};
 pub use mp_sync as sync;

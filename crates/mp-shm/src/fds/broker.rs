@@ -33,7 +33,7 @@ use crate::session::Session;
 use mp_sys::deadline::Deadline;
 use mp_sys::packet::{PacketListener, Socket};
 use mp_sys::poll::{Interest, poll};
-use mp_sys::process;
+use mp_sys::{pidfd, process};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -251,7 +251,7 @@ impl Broker {
             let is_it = |one: &Watched| (one.pid, one.start_time) == (pid, start_time);
             if let Some(at) = known.iter().position(is_it) {
                 self.watched.push(known.swap_remove(at));
-            } else if let Ok(pidfd) = process::open(pid)
+            } else if let Ok(pidfd) = pidfd::open(pid)
                 // The id may have been given to another process in between.
                 && is_alive(pid, start_time)
             {
