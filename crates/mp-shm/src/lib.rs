@@ -21,7 +21,7 @@
 //! A handle that can be cloned gives no reference to what others may change.
 //!
 //! A [`Segment`] is found by its name, a [`RawSegment`] also by programs in other languages, a [`FileSegment`] is a file of the user's own;
-//! each has a domain of its own, so that locks in it survive their owners.
+//! each has a domain of its own, so that locks in it survive their owners. A [`MemoryHandle`] of one, or of a [`SealedFrozen`], travels in messages.
 //!
 //! Limits: 4095 processes, 65535 threads, 64 program files and 64 GiB a session; 8 sessions a process.
 
@@ -57,6 +57,8 @@ pub mod fds;
 pub mod file_segment;
 #[cfg(not(loom))]
 pub mod frozen;
+#[cfg(not(loom))]
+pub mod handed;
 #[cfg(not(loom))]
 pub mod handle;
 #[cfg(not(loom))]
@@ -130,6 +132,8 @@ pub use fds::Fd;
 pub use file_segment::FileSegment;
 #[cfg(not(loom))]
 pub use frozen::Frozen;
+#[cfg(not(loom))]
+pub use handed::MemoryHandle;
 #[cfg(not(loom))]
 pub use item::Item;
 #[cfg(not(loom))]

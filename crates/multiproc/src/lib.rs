@@ -34,7 +34,7 @@
 //! | spread work over worker processes | [`Pool`] | [`mp_pool`] |
 //! | send files, sockets, pipes | [`Fd`] | [`mp_shm`] |
 //! | keep handles of any type in one table | [`AnyHandle`] | [`mp_shm`] |
-//! | share memory | [`Shared`], [`shm::Array`], [`shm::Segment`] | [`mp_shm`] |
+//! | share memory | [`Shared`], [`shm::Array`], [`shm::Segment`]; send a segment: [`shm::MemoryHandle`] | [`mp_shm`] |
 //! | lock, wait, count between processes | [`sync::Mutex`], [`sync::Event`], [`sync::Semaphore`] | [`mp_sync`] |
 //! | keep processes apart | [`Session`] | [`mp_shm`] |
 //!
