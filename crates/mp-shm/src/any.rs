@@ -9,6 +9,8 @@
 //! Death: the reference is counted and taken back like every other. A process that holds one may never have seen an object of the kind; if
 //! its reference is the last, it tells all sleepers by the death epoch, and leaves what it cannot look into to one who can (`references`).
 
+#[cfg(feature = "serde")]
+use crate::codec::inside::{ANY_KIND, InMessage, OutOfMessage};
 use crate::codec::{ArchivedHandle, Attach, Detach};
 use crate::error::SessionError;
 use crate::handle::{Handle, Kind};
@@ -106,6 +108,21 @@ impl<D: Detach + ?Sized> Deserialize<AnyHandle, D> for ArchivedHandle {
     fn deserialize(&self, deserializer: &mut D) -> Result<AnyHandle, D::Error> {
         let reference = deserializer.detach_any(self.index.to_native())?;
         Ok(AnyHandle(Arc::new(reference)))
+    }
+}
+
+crate::if_serde! {
+    impl serde::Serialize for AnyHandle {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serde::Serialize::serialize(&InMessage(&self.0), serializer)
+        }
+    }
+
+    impl<'de> serde::Deserialize<'de> for AnyHandle {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let OutOfMessage::<ANY_KIND>(reference) = serde::Deserialize::deserialize(deserializer)?;
+            Ok(Self(Arc::new(reference)))
+        }
     }
 }
 

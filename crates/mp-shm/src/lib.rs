@@ -154,6 +154,10 @@ pub use safe::ShmSafe;
 pub use sealed::SealedFrozen;
 #[cfg(not(loom))]
 pub use segment::Segment;
+/// For this library's macros.
+#[cfg(all(not(loom), feature = "serde"))]
+#[doc(hidden)]
+pub use serde;
 #[cfg(not(loom))]
 pub use session::Session;
 #[cfg(not(loom))]

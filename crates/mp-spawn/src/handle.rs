@@ -38,6 +38,21 @@ pub struct ProcessHandle {
     pidfd: Fd,
 }
 
+mp_shm::if_serde! {
+    impl mp_shm::serde::Serialize for ProcessHandle {
+        fn serialize<S: mp_shm::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            mp_shm::serde::Serialize::serialize(&(self.pid, &self.pidfd), serializer)
+        }
+    }
+
+    impl<'de> mp_shm::serde::Deserialize<'de> for ProcessHandle {
+        fn deserialize<D: mp_shm::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let (pid, pidfd) = mp_shm::serde::Deserialize::deserialize(deserializer)?;
+            Ok(Self { pid, pidfd })
+        }
+    }
+}
+
 impl ProcessHandle {
     /// A handle of the calling process.
     ///
