@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use mp_channel::{Receiver, Sender, broadcast, channel, spsc};
+use mp_channel::{Receiver, Sender, broadcast, channel, oneshot, pipe, request, spsc};
 use mp_shm::references::HandleError;
 use mp_shm::{AnyHandle, Array, Fd, Frozen, Latest, List, Session, Shared, Value, latest};
 use mp_spawn::Process;
@@ -21,6 +21,7 @@ fn b4_handles_of_any_kind_travel_inside_messages() {
     let leaks = LeakCheck::begin();
     a_table();
     every_kind();
+    what_covers_another();
     wrong_types_are_refused();
     it_holds_the_end();
     ends_that_only_one_may_use();
@@ -101,6 +102,30 @@ fn every_kind() {
     let handles = kinds.iter().map(|kind| kind.0).collect::<std::collections::HashSet<_>>();
     assert_eq!(handles.len(), 5, "each is of a kind of its own");
     drop(writer);
+}
+
+/// Handles that cover one other: each is opened as what it was made of.
+fn what_covers_another() {
+    fn use_all(all: Table) {
+        all["ask"].open::<request::Client<u64, u64>>().unwrap().call(20).unwrap_err();
+        assert_eq!(all["read"].open::<pipe::Reader>().unwrap().recv_bytes().unwrap(), b"bytes");
+        let once: oneshot::Sender<String> = all["once"].open().unwrap();
+        drop(all);
+        once.send("once".to_owned()).unwrap();
+    }
+    let (client, server) = request::channel::<u64, u64>(1).unwrap();
+    let (writer, reader) = pipe::one_way(1).unwrap();
+    let (once, heard) = oneshot::channel::<String>().unwrap();
+    let table = [
+        ("ask", AnyHandle::of(&client).unwrap()),
+        ("read", AnyHandle::of(&reader).unwrap()),
+        ("once", AnyHandle::of(&once).unwrap()),
+    ];
+    drop((client, server, reader, once));
+    let child = Process::spawn(use_all, table.map(|(name, any)| (name.to_owned(), any)).into()).unwrap();
+    writer.send_bytes(b"bytes").unwrap();
+    assert_eq!(heard.recv().unwrap(), "once");
+    child.join().unwrap();
 }
 
 fn wrong_types_are_refused() {

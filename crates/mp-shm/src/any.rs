@@ -58,8 +58,8 @@ impl AnyHandle {
     /// A handle of this type, beside this one.
     ///
     /// # Errors
-    /// [`HandleError::OtherType`] if it is of another kind or type; [`HandleError::Stale`] if there is no memory for the reference, or this is of the
-    /// process that this one was forked from. Nothing is changed then.
+    /// [`HandleError::OtherType`] if it is of another kind or type; [`HandleError::Stale`] if there is no memory for the reference, or this
+    /// is of the process that this one was forked from. Nothing is changed then.
     pub fn open<T: Publishable>(&self) -> Result<T, HandleError> {
         let kind = self.kind();
         if kind != T::KIND {

@@ -21,7 +21,8 @@
 //! A handle that can be cloned gives no reference to what others may change.
 //!
 //! A [`Segment`] is found by its name, a [`RawSegment`] also by programs in other languages, a [`FileSegment`] is a file of the user's own;
-//! each has a domain of its own, so that locks in it survive their owners. A [`MemoryHandle`] of one, or of a [`SealedFrozen`], travels in messages.
+//! each has a domain of its own, so that locks in it survive their owners. A [`MemoryHandle`] of one, or of a [`SealedFrozen`], travels
+//! in messages.
 //!
 //! Limits: 4095 processes, 65535 threads, 64 program files and 64 GiB a session; 8 sessions a process.
 

@@ -41,7 +41,8 @@ macro_rules! if_serde {
     ($($item:item)*) => {};
 }
 
-/// Makes a type that covers another one with a handle, or a pair of them, a message. For the crates of this library.
+/// Makes a type that covers another one with a handle, or a pair of them, a message; one that covers one handle can be published, too. For the
+/// crates of this library.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! message_of_parts {
@@ -134,6 +135,20 @@ macro_rules! message_of_parts {
                     let inner: $inner = $crate::serde::Deserialize::deserialize(from)?;
                     Ok($make(inner))
                 }
+            }
+        }
+
+        impl<$($param: $bound),*> $crate::published::Publishable for $of {
+            const KIND: $crate::handle::Kind = <$inner as $crate::published::Publishable>::KIND;
+
+            fn published_reference(&self) -> &$crate::references::Reference {
+                self.$field.published_reference()
+            }
+
+            fn of_published(
+                reference: $crate::references::Reference,
+            ) -> Result<Self, $crate::references::HandleError> {
+                <$inner as $crate::published::Publishable>::of_published(reference).map($make)
             }
         }
     };
