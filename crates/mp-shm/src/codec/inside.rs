@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Owns: that stack. Only its top is looked at, so a message that is sent or received by a type's own `Serialize` or `Deserialize` is kept
-//! apart. A [`Frame`] lives as long as the guard that has pushed it, also when user code panics: nothing is left for a later message.
+//! apart. A frame lives as long as the guard that has pushed it, also when user code panics: nothing is left for a later message.
 //!
 //! Death: nothing here is shared.
 
