@@ -30,6 +30,7 @@ fn b4_handles_travel_inside_of_what_serde_knows() {
     a_value_that_fails_after_a_handle();
     a_value_that_panics_after_a_handle();
     decoding_that_fails_or_panics_half_way();
+    a_handle_that_is_kept_by_who_fails();
     messages_inside_of_messages();
     another_kind();
     of_another_session(other);
@@ -294,6 +295,51 @@ fn decoding_that_fails_or_panics_half_way() {
         the_next_is_clean(&sender, &receiver, before);
         drop(report);
         assert!(reports.recv().unwrap_err().is_disconnected(), "what was taken out is released");
+    }
+}
+
+thread_local! {
+    /// What a [`Keeper`] keeps.
+    static KEPT: RefCell<Vec<Frozen<Vec<u64>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps its handle for itself, and then may fail.
+#[derive(Serialize)]
+struct Keeper(Frozen<Vec<u64>>, Faulty);
+
+impl<'de> Deserialize<'de> for Keeper {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct First;
+
+        impl<'de> serde::de::Visitor<'de> for First {
+            type Value = Keeper;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a keeper")
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Keeper, A::Error> {
+                let frozen: Frozen<Vec<u64>> = seq.next_element()?.unwrap();
+                KEPT.with_borrow_mut(|kept| kept.push(frozen.clone()));
+                Ok(Keeper(frozen, seq.next_element()?.unwrap()))
+            }
+        }
+        deserializer.deserialize_tuple(2, First)
+    }
+}
+
+/// What is kept stays good: its memory is not given to others.
+fn a_handle_that_is_kept_by_who_fails() {
+    let (sender, receiver) = channel::<Serde<Keeper>>(1).unwrap();
+    let before = counts();
+    for fault in [Fault::FailDecoding, Fault::PanicDecoding] {
+        sender.send(Serde(Keeper(Frozen::new(&vec![7; 4]).unwrap(), Faulty))).unwrap();
+        assert!(with_fault(fault, || receiver.recv()).ok().is_none_or(|received| received.is_err()));
+        let others: Vec<_> = (0..50).map(|_| Frozen::new(&vec![0_u64; 4]).unwrap()).collect();
+        KEPT.with_borrow(|kept| assert_eq!(kept[0].as_slice(), [7; 4]));
+        drop(others);
+        KEPT.take();
+        assert_eq!(counts(), before);
     }
 }
 

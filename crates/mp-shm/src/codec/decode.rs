@@ -255,6 +255,18 @@ impl Taking {
         Ok(reference)
     }
 
+    /// How many handles it has handed out.
+    #[cfg(feature = "serde")]
+    pub(super) fn handed_out(&self) -> usize {
+        self.handed_out.len()
+    }
+
+    /// Leaves all handles but the first `count` to those who have them.
+    #[cfg(feature = "serde")]
+    pub(super) fn let_go_after(&mut self, count: usize) {
+        self.handed_out.truncate(count);
+    }
+
     /// Keeps why decoding fails.
     pub(super) fn note(&mut self, error: HandleError) {
         self.failure.get_or_insert(error);

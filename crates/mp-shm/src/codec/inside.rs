@@ -11,9 +11,12 @@
 //! … | Encoding             error or panic: they were only noted                    …
 //! …                        a Serde is decoded: lent the decoder's part             … | Decoding
 //! … | Decoding             a handle is deserialised: taken out of the message      … | Decoding, one more handed out
-//! … | Decoding             done or error: given back to the decoder                …
-//! … | Decoding             panic: what was handed out is released                  …
+//! … | Decoding             done: given back to the decoder                         …
+//! … | Decoding             error or panic: the same, without what was taken here   …
 //! ```
+//!
+//! The decoder releases by force what was taken out for a value that came to nothing, since rkyv forgets elements of slices. Serde's types drop
+//! theirs, so that is not done here: a type's own `Deserialize` may have kept a handle for itself, and may go on using it.
 //!
 //! Owns: that stack. Only its top is looked at, so a message that is sent or received by a type's own `Serialize` or `Deserialize` is kept
 //! apart. A frame lives as long as the guard that has pushed it, also when user code panics: nothing is left for a later message.
@@ -35,7 +38,11 @@ enum Frame {
         first: u32,
         handles: Vec<Handle>,
     },
-    Decoding(Taking),
+    Decoding {
+        taking: Taking,
+        /// How many handles it had handed out before.
+        before: usize,
+    },
 }
 
 thread_local! {
@@ -67,7 +74,9 @@ impl Pushed {
 impl Drop for Pushed {
     fn drop(&mut self) {
         // User code panicked. What the frame holds is dropped when the stack is not borrowed any more.
-        drop(Self::take());
+        if let Some(Frame::Decoding { mut taking, before }) = Self::take() {
+            taking.let_go_after(before);
+        }
     }
 }
 
@@ -89,15 +98,21 @@ pub(super) fn encoding<R>(first: u32, body: impl FnOnce() -> R) -> (R, Vec<Handl
 }
 
 /// Runs `body`, which deserialises a value and may take handles; gives what it gives, and `taking` back.
-pub(super) fn decoding<R>(taking: Taking, body: impl FnOnce() -> R) -> (R, Taking) {
-    let pushed = match Pushed::push(Frame::Decoding(taking)) {
+pub(super) fn decoding<T, E>(taking: Taking, body: impl FnOnce() -> Result<T, E>) -> (Result<T, E>, Taking) {
+    let before = taking.handed_out();
+    let pushed = match Pushed::push(Frame::Decoding { taking, before }) {
         Ok(pushed) => pushed,
-        Err(Frame::Decoding(taking)) => return (body(), taking),
+        Err(Frame::Decoding { taking, .. }) => return (body(), taking),
         Err(Frame::Encoding { .. }) => unreachable!("the frame that was to be pushed comes back"),
     };
     let result = body();
     match pushed.pop() {
-        Some(Frame::Decoding(taking)) => (result, taking),
+        Some(Frame::Decoding { mut taking, .. }) => {
+            if result.is_err() {
+                taking.let_go_after(before);
+            }
+            (result, taking)
+        }
         _ => unreachable!("guards are taken off in the reverse order of their making"),
     }
 }
@@ -114,7 +129,7 @@ impl Serialize for InMessage<'_> {
                 handles.push(self.0.handle());
                 Some(index)
             }
-            Frame::Decoding(_) => None,
+            Frame::Decoding { .. } => None,
         });
         match index {
             Some(index) => serializer.serialize_u32(index),
@@ -135,7 +150,7 @@ impl<'de, const KIND: u16> Deserialize<'de> for OutOfMessage<KIND> {
         let index = u32::deserialize(deserializer)?;
         let kind = (KIND != ANY_KIND).then_some(Kind(KIND));
         let taken = top(|frame| match frame {
-            Frame::Decoding(taking) => Some(taking.take(index, kind)),
+            Frame::Decoding { taking, .. } => Some(taking.take(index, kind)),
             Frame::Encoding { .. } => None,
         });
         let taken =
@@ -147,7 +162,7 @@ impl<'de, const KIND: u16> Deserialize<'de> for OutOfMessage<KIND> {
 /// The error for a handle that turned out not to fit; the message's own error will say so, too.
 pub fn refuse<E: serde::de::Error>(error: HandleError) -> E {
     top(|frame| {
-        if let Frame::Decoding(taking) = frame {
+        if let Frame::Decoding { taking, .. } = frame {
             taking.note(error);
         }
         Some(())
