@@ -1,5 +1,6 @@
 //! The last holder of an end is a process that has never seen a channel. One test alone in its process: it counts the session's objects.
 #![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_channel::{channel, spsc};
 use mp_shm::{AnyHandle, Fd, Session};
@@ -7,6 +8,7 @@ use mp_spawn::Process;
 use mp_testkit::watchdog;
 use std::io::Read;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The child has never seen a channel, and lives on until the parent has noticed.
@@ -51,4 +53,21 @@ fn b9_the_last_holder_does_not_know_the_kind() {
     // Two of the descriptor's: it comes and goes.
     unnoticed(any, || mp_testkit::proc::until(|| objects() <= before));
     assert_eq!(objects(), before - 1);
+    a_thousand_of_them();
+}
+
+/// Each is told of, and none makes the child look through the session again.
+fn a_thousand_of_them() {
+    let session = Session::current().unwrap();
+    let anys = |count: usize| -> Vec<_> {
+        let ends = (0..count).map(|_| channel::<u64>(1).unwrap());
+        ends.map(|(sender, _)| AnyHandle::of(&sender).unwrap()).collect()
+    };
+    let before = session.audit().objects;
+    let anys = anys(1000);
+    let recoveries = session.death_epoch().load(Ordering::Relaxed);
+    assert_eq!(Process::spawn(|anys: Vec<AnyHandle>| anys.len(), anys).unwrap().join().unwrap(), 1000);
+    let recoveries = session.death_epoch().load(Ordering::Relaxed) - recoveries;
+    assert!((1000..1100).contains(&recoveries), "{recoveries}");
+    assert_eq!(session.audit().objects, before, "who knows the kind has taken them away");
 }

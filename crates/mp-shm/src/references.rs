@@ -15,7 +15,6 @@
 //! 64), an attachment is a [`Handle`] of two words, zero once it was taken.
 
 use crate::block::{SHARED, Stamp};
-use crate::death;
 use crate::domain::Locked;
 use crate::error::SessionError;
 use crate::handle::{Handle, Kind};
@@ -490,7 +489,7 @@ impl Locked {
                 match kinds::find(stamp.kind) {
                     Some(kind) => kind.closed(self.session, object, role),
                     // Who waits for that sleeps on a word that is not known here; everybody watches the epoch.
-                    None => death::advance(&self.header.death_epoch.0),
+                    None => self.wake_all(),
                 }
             }
             if header.counts.iter().all(|count| count.load(Ordering::Relaxed) == 0)
