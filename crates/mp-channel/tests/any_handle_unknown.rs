@@ -5,13 +5,13 @@
 use mp_channel::{channel, spsc};
 use mp_shm::{AnyHandle, Fd, Session};
 use mp_spawn::Process;
-use mp_testkit::watchdog;
-use std::io::Read;
+use mp_testkit::{proc, watchdog};
+use std::fs::File;
+use std::io::{PipeWriter, Read, Write};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The child has never seen a channel, and lives on until the parent has noticed.
 #[test]
 fn b9_the_last_holder_does_not_know_the_kind() {
     if std::env::var_os("MP_BACKSTOP").is_none() && mp_sys::futex::watches_all() {
@@ -23,50 +23,83 @@ fn b9_the_last_holder_does_not_know_the_kind() {
         return;
     }
     let _watchdog = watchdog(Duration::from_secs(60));
-    fn drop_and_wait((any, until): (AnyHandle, Fd)) -> usize {
-        let mut until = std::fs::File::from(until.open().unwrap());
-        drop(any);
-        until.read(&mut [0]).unwrap()
+    who_waits_is_told();
+    the_object_goes();
+    a_thousand_of_them();
+}
+
+/// A child that has never seen a channel. It drops what it has when it is told to, and lives on.
+struct Holder {
+    child: Process<usize>,
+    pipe: PipeWriter,
+}
+
+impl Holder {
+    /// The child is the last one who holds these.
+    fn of(anys: Vec<AnyHandle>) -> Self {
+        fn hold((anys, pipe): (Vec<AnyHandle>, Fd)) -> usize {
+            let mut pipe = File::from(pipe.open().unwrap());
+            pipe.read_exact(&mut [0]).unwrap();
+            let count = anys.len();
+            drop(anys);
+            count + pipe.read(&mut [0]).unwrap()
+        }
+        let (reader, pipe) = std::io::pipe().unwrap();
+        Self { child: Process::spawn(hold, (anys, Fd::new(reader).unwrap())).unwrap(), pipe }
     }
-    fn unnoticed(any: AnyHandle, notice: impl FnOnce()) {
-        let (until, writer) = std::io::pipe().unwrap();
-        let child = Process::spawn(drop_and_wait, (any, Fd::new(until).unwrap())).unwrap();
-        notice();
-        drop(writer);
-        assert_eq!(child.join().unwrap(), 0);
+
+    fn let_go(&self) {
+        (&self.pipe).write_all(b"x").unwrap();
     }
+
+    fn end(self) -> usize {
+        drop(self.pipe);
+        self.child.join().unwrap()
+    }
+}
+
+fn who_waits_is_told() {
+    let while_asleep = |holder: Holder, wait: &mut dyn FnMut()| {
+        let waiting = proc::Task::current();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                waiting.wait_until_blocked();
+                holder.let_go();
+            });
+            wait();
+        });
+        assert_eq!(holder.end(), 1);
+    };
     let (sender, receiver) = channel::<u64>(1).unwrap();
     let any = AnyHandle::of(&sender).unwrap();
     drop(sender);
-    unnoticed(any, || assert!(receiver.recv().unwrap_err().is_disconnected()));
+    while_asleep(Holder::of(vec![any]), &mut || assert!(receiver.recv().unwrap_err().is_disconnected()));
     let (sender, mut receiver) = spsc::channel::<u64>(1).unwrap();
     let any = AnyHandle::of(&sender).unwrap();
     drop(sender);
-    unnoticed(any, || assert!(receiver.recv().unwrap_err().is_disconnected()));
-    // The object itself is its last, too.
-    let (sender, receiver) = channel::<u64>(1).unwrap();
-    let any = AnyHandle::of(&receiver).unwrap();
-    drop(receiver);
+    while_asleep(Holder::of(vec![any]), &mut || assert!(receiver.recv().unwrap_err().is_disconnected()));
+}
+
+fn the_object_goes() {
     let objects = || Session::current().unwrap().audit().objects;
     let before = objects();
-    drop(sender);
-    // Two of the descriptor's: it comes and goes.
-    unnoticed(any, || mp_testkit::proc::until(|| objects() <= before));
-    assert_eq!(objects(), before - 1);
-    a_thousand_of_them();
+    let holder = Holder::of(vec![AnyHandle::of(&channel::<u64>(1).unwrap().0).unwrap()]);
+    assert_eq!(objects(), before + 2, "the channel, and what the child waits for");
+    holder.let_go();
+    proc::until(|| objects() == before + 1);
+    assert_eq!(holder.end(), 1);
+    assert_eq!(objects(), before);
 }
 
 /// Each is told of, and none makes the child look through the session again.
 fn a_thousand_of_them() {
     let session = Session::current().unwrap();
-    let anys = |count: usize| -> Vec<_> {
-        let ends = (0..count).map(|_| channel::<u64>(1).unwrap());
-        ends.map(|(sender, _)| AnyHandle::of(&sender).unwrap()).collect()
-    };
     let before = session.audit().objects;
-    let anys = anys(1000);
+    let ends = (0..1000).map(|_| channel::<u64>(1).unwrap().0);
+    let holder = Holder::of(ends.map(|sender| AnyHandle::of(&sender).unwrap()).collect());
     let recoveries = session.death_epoch().load(Ordering::Relaxed);
-    assert_eq!(Process::spawn(|anys: Vec<AnyHandle>| anys.len(), anys).unwrap().join().unwrap(), 1000);
+    holder.let_go();
+    assert_eq!(holder.end(), 1000);
     let recoveries = session.death_epoch().load(Ordering::Relaxed) - recoveries;
     assert!((1000..1100).contains(&recoveries), "{recoveries}");
     assert_eq!(session.audit().objects, before, "who knows the kind has taken them away");
