@@ -328,6 +328,25 @@ impl<T: Message, D: Detach + ?Sized> rkyv::Deserialize<Receiver<T>, D> for Archi
     }
 }
 
+mp_shm::if_serde! {
+    impl<T: Message> mp_shm::serde::Serialize for Receiver<T> {
+        fn serialize<S: mp_shm::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let position = self.position.load(Ordering::Relaxed);
+            let handle = mp_shm::codec::inside::InMessage(&self.end.reference);
+            mp_shm::serde::Serialize::serialize(&(position, handle), serializer)
+        }
+    }
+
+    impl<'de, T: Message> mp_shm::serde::Deserialize<'de> for Receiver<T> {
+        fn deserialize<D: mp_shm::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let parts: (u64, mp_shm::codec::inside::OutOfMessage<{ Kind::BUS_RECEIVER.0 }>) =
+                mp_shm::serde::Deserialize::deserialize(deserializer)?;
+            let end = End::open(parts.1.0, type_hash::<T>()).map_err(mp_shm::codec::inside::refuse)?;
+            Ok(Self::new(end, parts.0))
+        }
+    }
+}
+
 /// Ready when there is something new.
 impl<T> Selectable for Receiver<T> {
     fn selected(&self) -> Source {

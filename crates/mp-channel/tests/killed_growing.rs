@@ -1,6 +1,5 @@
 //! Senders and receivers of a growing channel that are killed at any instruction leave nothing behind. Its own process: it looks at the session.
 #![cfg(not(loom))]
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_channel::{Receiver, Sender, growing_channel};
 use mp_spawn::Process;

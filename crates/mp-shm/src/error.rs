@@ -1,5 +1,6 @@
 //! What can go wrong with sessions, blocks and messages.
 
+use crate::fds::FdError;
 use std::{fmt, io};
 
 /// A session could not be created, attached to, or used.
@@ -101,6 +102,8 @@ pub enum SegmentError {
     OutOfRange,
     /// The C library or the kernel offers no robust list in the layout we know.
     NoRobustList,
+    /// The descriptor of a [handle](crate::MemoryHandle) could not be had.
+    Fd(FdError),
     /// The system refused.
     Io {
         /// What was being done.
@@ -108,6 +111,12 @@ pub enum SegmentError {
         /// What the system said.
         error: io::Error,
     },
+}
+
+impl From<FdError> for SegmentError {
+    fn from(error: FdError) -> Self {
+        Self::Fd(error)
+    }
 }
 
 impl SegmentError {
@@ -143,6 +152,7 @@ impl fmt::Display for SegmentError {
             }
             Self::OutOfRange => f.write_str("reading or writing a segment: the bytes are not inside of it"),
             Self::NoRobustList => mp_sys::robust::Unsupported.fmt(f),
+            Self::Fd(error) => write!(f, "opening a segment: {error}"),
             Self::Io { doing, error } => write!(f, "{doing}: {error}"),
         }
     }
@@ -151,6 +161,7 @@ impl fmt::Display for SegmentError {
 impl std::error::Error for SegmentError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            Self::Fd(error) => Some(error),
             Self::Io { error, .. } => Some(error),
             _ => None,
         }

@@ -23,15 +23,18 @@
 #![expect(unsafe_code, reason = "taking away a mapping that does not fit")]
 
 use crate::error::SegmentError;
+use crate::fds::FdError;
+use crate::handed::{ByDescriptor, MemoryHandle};
 use crate::placed::{self, Header, INITIALISING, MAGIC, Members, PAYLOAD, Placed};
 use crate::safe::ShmSafe;
 use mp_sys::deadline::Deadline;
 use mp_sys::file::{self, Access, Identity};
-use mp_sys::memory::Mapping;
+use mp_sys::memory::{Mapping, SharedFile};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::mem::offset_of;
 use std::ops::Deref;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
@@ -156,6 +159,18 @@ impl<T: ShmSafe> FileSegment<T> {
         Err(SegmentError::Busy)
     }
 
+    /// A handle of the file, for other processes: it can be sent, nested anywhere in a message, and leads to this very file, whatever
+    /// becomes of its path. Who opens it must be allowed to open the file.
+    ///
+    /// # Errors
+    /// [`FdError`]: the session's broker cannot hold the file's descriptor.
+    pub fn handle(&self) -> Result<MemoryHandle<Self>, FdError> {
+        let opening = |error| FdError::io("opening a file with a value in it once more", error);
+        let file = self.placed.file().ok_or_else(|| opening(io::ErrorKind::NotFound.into()))?;
+        // Opened anew, since the lock belongs to the open file: the broker would keep that.
+        MemoryHandle::of(SharedFile::opened_anew(file).map_err(opening)?)
+    }
+
     /// Puts the pages of the value under this process now, instead of at the first access to each.
     ///
     /// # Errors
@@ -163,6 +178,18 @@ impl<T: ShmSafe> FileSegment<T> {
     pub fn prefault(&self) -> Result<(), SegmentError> {
         let end = PAYLOAD + size_of::<T>() as u64;
         self.placed.mapping().prefault(PAYLOAD..end).map_err(SegmentError::io("prefaulting a file"))
+    }
+}
+
+impl<T: ShmSafe> ByDescriptor for FileSegment<T> {
+    type Error = SegmentError;
+
+    fn of_descriptor(fd: OwnedFd) -> Result<Self, SegmentError> {
+        // The members of a segment hold no lock: it would be taken for one that nobody is attached to.
+        if SharedFile::is_sealed(&fd) {
+            return Err(SegmentError::NotASegment);
+        }
+        Self::open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::handle::Kind;
 use crate::session::Session;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 /// What recovery and the last reference's drop need to do with an object. Called with the domain's lock held: no call back
@@ -41,13 +42,21 @@ impl ObjectKind for Memory {
 }
 
 static KINDS: RwLock<Vec<(Kind, &'static dyn ObjectKind)>> = RwLock::new(Vec::new());
+/// How many kinds this process knows, plain memory included: never 0.
+static KNOWN: AtomicU32 = AtomicU32::new(1);
 
 /// Makes a kind known in this process; again is no harm.
 pub fn register(kind: Kind, object_kind: &'static dyn ObjectKind) {
     let mut kinds = KINDS.write().unwrap_or_else(PoisonError::into_inner);
     if !kinds.iter().any(|(known, _)| *known == kind) {
         kinds.push((kind, object_kind));
+        KNOWN.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Changes whenever this process comes to know another kind; never 0.
+pub(crate) fn known() -> u32 {
+    KNOWN.load(Ordering::Relaxed)
 }
 
 pub(crate) fn find(kind: Kind) -> Option<&'static dyn ObjectKind> {

@@ -16,11 +16,13 @@
 //! | the newest of a row of values | [`Latest`], [`LatestWriter`] | one writer, who never waits |
 //! | any message, read in place | [`Frozen`], [`SealedFrozen`] | nobody |
 //! | a file descriptor | [`Fd`] | nobody; each who opens it gets a duplicate |
+//! | any of these, and ends of channels | [`AnyHandle`] | nobody; who knows the type opens it |
 //!
 //! A handle that can be cloned gives no reference to what others may change.
 //!
 //! A [`Segment`] is found by its name, a [`RawSegment`] also by programs in other languages, a [`FileSegment`] is a file of the user's own;
-//! each has a domain of its own, so that locks in it survive their owners.
+//! each has a domain of its own, so that locks in it survive their owners. A [`MemoryHandle`] of one, or of a [`SealedFrozen`], travels
+//! in messages.
 //!
 //! Limits: 4095 processes, 65535 threads, 64 program files and 64 GiB a session; 8 sessions a process.
 
@@ -32,6 +34,8 @@ pub mod death;
 pub mod lock;
 pub mod stamped;
 
+#[cfg(not(loom))]
+pub mod any;
 #[cfg(not(loom))]
 pub mod array;
 #[cfg(not(loom))]
@@ -54,6 +58,8 @@ pub mod fds;
 pub mod file_segment;
 #[cfg(not(loom))]
 pub mod frozen;
+#[cfg(not(loom))]
+pub mod handed;
 #[cfg(not(loom))]
 pub mod handle;
 #[cfg(not(loom))]
@@ -116,6 +122,8 @@ pub mod value;
 mod words;
 
 #[cfg(not(loom))]
+pub use any::AnyHandle;
+#[cfg(not(loom))]
 pub use array::Array;
 #[cfg(not(loom))]
 pub use codec::Message;
@@ -125,6 +133,8 @@ pub use fds::Fd;
 pub use file_segment::FileSegment;
 #[cfg(not(loom))]
 pub use frozen::Frozen;
+#[cfg(not(loom))]
+pub use handed::MemoryHandle;
 #[cfg(not(loom))]
 pub use item::Item;
 #[cfg(not(loom))]
@@ -145,6 +155,10 @@ pub use safe::ShmSafe;
 pub use sealed::SealedFrozen;
 #[cfg(not(loom))]
 pub use segment::Segment;
+/// For this library's macros.
+#[cfg(all(not(loom), feature = "serde"))]
+#[doc(hidden)]
+pub use serde;
 #[cfg(not(loom))]
 pub use session::Session;
 #[cfg(not(loom))]

@@ -23,6 +23,8 @@
 
 use crate::ShmSafe;
 use crate::array::{Array, bytes_of, elements_in};
+#[cfg(feature = "serde")]
+use crate::codec::inside::{InMessage, OutOfMessage, refuse};
 use crate::codec::{ArchivedHandle, Attach, Detach};
 use crate::error::SessionError;
 use crate::handle::{Handle, Kind};
@@ -388,6 +390,23 @@ impl<T: ShmSafe, D: Detach + ?Sized> Deserialize<Part<T>, D> for ArchivedPart {
         let memory = deserializer.detach(self.memory.index.to_native(), Kind::ARRAY)?;
         let token = deserializer.detach(self.token.index.to_native(), Kind::PART)?;
         open(memory, token).map_err(|error| deserializer.refuse(error))
+    }
+}
+
+crate::if_serde! {
+    impl<T: ShmSafe> serde::Serialize for Part<T> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let handles = (InMessage(self.memory.reference()), InMessage(self.token.reference()));
+            serde::Serialize::serialize(&handles, serializer)
+        }
+    }
+
+    impl<'de, T: ShmSafe> serde::Deserialize<'de> for Part<T> {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let handles: (OutOfMessage<{ Kind::ARRAY.0 }>, OutOfMessage<{ Kind::PART.0 }>) =
+                serde::Deserialize::deserialize(deserializer)?;
+            open(handles.0.0, handles.1.0).map_err(refuse)
+        }
     }
 }
 

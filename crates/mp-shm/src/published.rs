@@ -42,7 +42,7 @@ pub struct PublishedEntry {
 /// Not for implementing outside of this library.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be published under a name",
-    note = "handles can: `Shared<T>`, the ends of channels"
+    note = "handles can: `Shared<T>`, the ends of channels; not those of two things at once"
 )]
 pub trait Publishable: Sized {
     /// What it is a handle of.

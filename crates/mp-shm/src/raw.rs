@@ -9,12 +9,15 @@
 #![expect(unsafe_code, reason = "reading and writing bytes that others change")]
 
 use crate::error::SegmentError;
+use crate::fds::FdError;
+use crate::handed::{ByDescriptor, MemoryHandle};
 use crate::names::{self, Form, Locator, Owned, SHM};
 use mp_sys::file::{self, Access};
-use mp_sys::memory::Mapping;
+use mp_sys::memory::{Mapping, SharedFile};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -42,6 +45,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub struct RawSegment {
     mapping: Mapping,
     owned: Option<Owned>,
+    /// For handles; the mapping needs none.
+    file: File,
 }
 
 fn path_of(name: &str) -> PathBuf {
@@ -62,10 +67,10 @@ impl RawSegment {
         let file = file::create_unnamed(Path::new(SHM)).map_err(&creating)?;
         file::set_size(&file, bytes).map_err(&creating)?;
         let mapping = file::map(&file, bytes, true).map_err(&creating)?;
-        let raw = Self { mapping, owned: None };
-        let identity = file::identity(&file).map_err(&creating)?;
+        let raw = Self { mapping, owned: None, file };
+        let identity = file::identity(&raw.file).map_err(&creating)?;
         let locator = Locator::mine(0, [identity.device, identity.inode]);
-        let link = || file::give_name(&file, &path_of(name));
+        let link = || file::give_name(&raw.file, &path_of(name));
         let owned = names::publish(name, Form::Raw, locator, Box::new(()), link)?;
         Ok(raw.with_owner(owned))
     }
@@ -87,11 +92,25 @@ impl RawSegment {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SegmentError::NotFound),
             other => other.map_err(&opening)?,
         };
+        Self::map(file)
+    }
+
+    fn map(file: File) -> Result<Self, SegmentError> {
+        let opening = SegmentError::io("opening a raw segment");
         let bytes = file.metadata().map_err(&opening)?.len();
         if bytes == 0 {
             return Err(SegmentError::SizeZero);
         }
-        Ok(Self { mapping: file::map(&file, bytes, true).map_err(&opening)?, owned: None })
+        Ok(Self { mapping: file::map(&file, bytes, true).map_err(&opening)?, owned: None, file })
+    }
+
+    /// A handle of the segment, for other processes: it can be sent, nested anywhere in a message, and leads to this very segment, whatever
+    /// becomes of its name.
+    ///
+    /// # Errors
+    /// [`FdError`]: the session's broker cannot hold the segment's descriptor.
+    pub fn handle(&self) -> Result<MemoryHandle<Self>, FdError> {
+        MemoryHandle::of(&self.file)
     }
 
     /// Removes the name, whoever owns it. Who has the segment open keeps it.
@@ -164,6 +183,20 @@ impl RawSegment {
         // SAFETY: `len` bytes at `first` are inside of the mapping, which lives as long as `self`; any byte is a value, and within
         // this process they are changed through this alone.
         Ok(unsafe { std::slice::from_raw_parts(first.as_ptr().cast(), len) })
+    }
+}
+
+impl ByDescriptor for RawSegment {
+    type Error = SegmentError;
+
+    fn of_descriptor(fd: OwnedFd) -> Result<Self, SegmentError> {
+        let file = File::from(fd);
+        let is_file = file.metadata().map_err(SegmentError::io("opening a raw segment"))?.is_file();
+        // What is sealed has no name in a file system, and is a segment of another kind.
+        if !is_file || SharedFile::is_sealed(&file) {
+            return Err(SegmentError::NotASegment);
+        }
+        Self::map(file)
     }
 }
 

@@ -48,6 +48,7 @@ impl Locked {
         if dirty == DIRTY_BLOCKS {
             self.rebuild_blocks();
         }
+        let known = kinds::known();
         let objects = self.objects();
         self.sweep(&objects, &dead);
         mp_sys::crash::point("recover.swept");
@@ -55,6 +56,7 @@ impl Locked {
             // Somebody who knows all kinds does the rest: at his next turn with the lock, or when the epoch wakes him.
             self.header.dirty.store(DIRTY_COUNTS, Ordering::Relaxed);
             death::advance(&self.header.death_epoch.0);
+            self.note_stuck(known);
             return !dead.half_dead;
         }
         self.free_blocks(&objects, &dead);
@@ -66,6 +68,30 @@ impl Locked {
         self.header.dirty.store(DIRTY_NOT, Ordering::Relaxed);
         death::advance(&self.header.death_epoch.0);
         !dead.half_dead
+    }
+
+    /// Whether this process has tried already, and knows no more kinds by now, and nobody has recovered since: it would look through all
+    /// blocks in vain at every turn with the lock.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.session.inner().stuck_at.load(Ordering::Relaxed) == self.state_of_recovery(kinds::known())
+    }
+
+    fn note_stuck(&self, known: u32) {
+        self.session.inner().stuck_at.store(self.state_of_recovery(known), Ordering::Relaxed);
+    }
+
+    /// Advances the death epoch for what is no recovery.
+    pub(crate) fn wake_all(&self) {
+        let was_stuck = self.is_stuck();
+        death::advance(&self.header.death_epoch.0);
+        if was_stuck {
+            self.note_stuck(kinds::known());
+        }
+    }
+
+    /// Tells one state of affairs from another; never 0. The epoch is advanced under the lock alone.
+    fn state_of_recovery(&self, known: u32) -> u64 {
+        u64::from(known) << 32 | u64::from(self.header.death_epoch.0.load(Ordering::Relaxed))
     }
 
     fn find_dead(&self) -> Dead {

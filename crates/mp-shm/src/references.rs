@@ -19,7 +19,7 @@ use crate::domain::Locked;
 use crate::error::SessionError;
 use crate::handle::{Handle, Kind};
 use crate::kinds;
-use crate::layout::{BLOCK_HEADER_BYTES, BlockHeader};
+use crate::layout::{BLOCK_HEADER_BYTES, BlockHeader, DIRTY_COUNTS};
 use crate::published::PublishError;
 use crate::session::Session;
 use mp_sys::futex;
@@ -63,7 +63,7 @@ pub enum HandleError {
     Stale,
     /// It was already taken out of its message.
     Taken,
-    /// The object carries another type.
+    /// The object is of another kind, or carries another type.
     OtherType,
 }
 
@@ -77,7 +77,7 @@ impl std::fmt::Display for HandleError {
             ),
             Self::Stale => f.write_str("the handle names an object that is gone"),
             Self::Taken => f.write_str("the handle was already taken out of its message"),
-            Self::OtherType => f.write_str("the handle's channel carries another type of message"),
+            Self::OtherType => f.write_str("the handle is of an object of another kind or type"),
         }
     }
 }
@@ -336,7 +336,8 @@ impl Session {
             .then_some((header, role))
     }
 
-    /// Takes the `index`-th handle out of a message that this process holds; its reference becomes this process's.
+    /// Takes the `index`-th handle out of a message that this process holds; its reference becomes this process's. Any kind will do if
+    /// none is given.
     ///
     /// # Errors
     /// If there is no such handle, it was taken, is of another kind, or there is no memory for the ledger.
@@ -344,7 +345,7 @@ impl Session {
         self,
         message: u64,
         index: u32,
-        kind: Kind,
+        kind: Option<Kind>,
     ) -> Result<Reference, HandleError> {
         let me = self.me().map_err(|_| HandleError::Stale)?;
         let header = self.block_header(message).ok_or(HandleError::Stale)?;
@@ -360,8 +361,8 @@ impl Session {
                 return Err(HandleError::Taken);
             }
             let handle = Handle::from_words(values);
-            let (_, role) =
-                self.object_of(handle).filter(|_| handle.kind == kind.0).ok_or(HandleError::Stale)?;
+            let fits = kind.is_none_or(|kind| handle.kind == kind.0);
+            let (_, role) = self.object_of(handle).filter(|_| fits).ok_or(HandleError::Stale)?;
             self.entry(entry).store(handle.offset | IN_USE | role as u64, Ordering::Relaxed);
             mp_sys::crash::point("references.taking");
             for word in words {
@@ -485,8 +486,10 @@ impl Locked {
             }
             if before == 1 {
                 mp_sys::crash::point("references.last");
-                if let Some(kind) = kinds::find(stamp.kind) {
-                    kind.closed(self.session, object, role);
+                match kinds::find(stamp.kind) {
+                    Some(kind) => kind.closed(self.session, object, role),
+                    // Who waits for that sleeps on a word that is not known here; everybody watches the epoch.
+                    None => self.wake_all(),
                 }
             }
             if header.counts.iter().all(|count| count.load(Ordering::Relaxed) == 0)
@@ -515,9 +518,12 @@ impl Locked {
 
     /// Frees an object and the messages in it; returns what was attached to those.
     pub(crate) fn destroy(&mut self, object: u64, kind: Kind) -> Vec<(u64, usize)> {
-        // A process that does not know the kind cannot look inside; one that does will find it at its next recovery.
         self.fds_freed |= kind == Kind::FD;
-        let Some(kind) = kinds::find(kind) else { return Vec::new() };
+        let Some(kind) = kinds::find(kind) else {
+            // A process that does not know the kind cannot look inside. The next that does, and takes the lock, finds the object.
+            self.header.dirty.store(DIRTY_COUNTS, Ordering::Relaxed);
+            return Vec::new();
+        };
         let mut blocks = Vec::new();
         kind.blocks(self.session, object, &mut |block| blocks.push(block));
         let mut attached = Vec::new();

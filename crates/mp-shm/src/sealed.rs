@@ -21,7 +21,9 @@
 #![expect(unsafe_code, reason = "reading archives where they lie")]
 
 use crate::codec::{Message, encode};
+use crate::fds::FdError;
 use crate::frozen::{FreezeError, layout_of, root};
+use crate::handed::{ByDescriptor, MemoryHandle};
 use crate::session::Session;
 use mp_sys::memory::SealedFile;
 use std::fmt;
@@ -30,8 +32,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// A value frozen in a sealed file: dereferences to its archive. It takes one file descriptor. It is not a message, since messages carry no file
-/// descriptors yet: hand [`fd`](Self::fd) on, by inheritance or over a socket, and open it with [`from_fd`](Self::from_fd).
+/// A value frozen in a sealed file: dereferences to its archive. It takes one file descriptor. Others open it by its [`handle`](Self::handle),
+/// which travels in messages; or hand [`fd`](Self::fd) on, by inheritance or over a socket, and open it with [`from_fd`](Self::from_fd).
 ///
 /// # Examples
 /// ```
@@ -63,6 +65,14 @@ pub enum SealedError {
     OtherType,
     /// It is not a valid archive; the text says how.
     Invalid(String),
+    /// The descriptor of a [handle](MemoryHandle) could not be had.
+    Fd(FdError),
+}
+
+impl From<FdError> for SealedError {
+    fn from(error: FdError) -> Self {
+        Self::Fd(error)
+    }
 }
 
 impl fmt::Display for SealedError {
@@ -72,6 +82,7 @@ impl fmt::Display for SealedError {
             Self::NotFrozen => f.write_str("opening a frozen value: the file holds none"),
             Self::OtherType => f.write_str("opening a frozen value: it is of another type"),
             Self::Invalid(error) => write!(f, "opening a frozen value: not a valid archive: {error}"),
+            Self::Fd(error) => write!(f, "opening a frozen value: {error}"),
         }
     }
 }
@@ -80,6 +91,7 @@ impl std::error::Error for SealedError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::File(error) => Some(error),
+            Self::Fd(error) => Some(error),
             Self::NotFrozen | Self::OtherType | Self::Invalid(_) => None,
         }
     }
@@ -140,6 +152,14 @@ impl<T: Message> SealedFrozen<T> {
         Ok(Self { archived, file: Arc::new(file) })
     }
 
+    /// A handle of the value, for other processes: it can be sent, nested anywhere in a message.
+    ///
+    /// # Errors
+    /// [`FdError`]: the session's broker cannot hold the file's descriptor.
+    pub fn handle(&self) -> Result<MemoryHandle<Self>, FdError> {
+        MemoryHandle::of(self.fd())
+    }
+
     /// The file; close-on-exec.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -150,6 +170,14 @@ impl<T: Message> SealedFrozen<T> {
     #[must_use]
     pub fn len_bytes(&self) -> usize {
         head_word(self.file.bytes(), 2).and_then(|len| usize::try_from(len).ok()).unwrap_or(0)
+    }
+}
+
+impl<T: Message> ByDescriptor for SealedFrozen<T> {
+    type Error = SealedError;
+
+    fn of_descriptor(fd: OwnedFd) -> Result<Self, SealedError> {
+        Self::from_fd(fd)
     }
 }
 

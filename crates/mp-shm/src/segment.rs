@@ -15,6 +15,8 @@
 #![expect(unsafe_code, reason = "copies of a value that may change meanwhile, taking mappings away")]
 
 use crate::error::SegmentError;
+use crate::fds::FdError;
+use crate::handed::{ByDescriptor, MemoryHandle};
 use crate::names::{self, Form, Locator, Owned};
 use crate::placed::{self, Members, PAYLOAD, Placed};
 use crate::safe::ShmSafe;
@@ -24,8 +26,9 @@ use std::fs::File;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 pub use crate::names::{NAME_BYTES_MAX, Named, list};
@@ -60,6 +63,8 @@ pub struct Segment<T: ShmSafe> {
     value: &'static T,
     placed: &'static Placed,
     owned: Option<Owned>,
+    /// For handles; the mapping needs none.
+    file: Arc<SharedFile>,
 }
 
 impl<T: ShmSafe> Segment<T> {
@@ -90,8 +95,10 @@ impl<T: ShmSafe> Segment<T> {
         let identity = file::identity(file.fd()).map_err(&creating)?;
         let placed = Placed::enter(mapping, identity, None)?;
         let fd = file.fd().as_raw_fd().unsigned_abs();
-        let owned = names::publish(name, Form::Typed, Locator::mine(fd, nonce), Box::new(file), || Ok(()))?;
-        Ok(Self { value: placed::value(mapping)?, placed, owned: Some(owned) })
+        let file = Arc::new(file);
+        let keep = Box::new(file.clone());
+        let owned = names::publish(name, Form::Typed, Locator::mine(fd, nonce), keep, || Ok(()))?;
+        Ok(Self { value: placed::value(mapping)?, placed, owned: Some(owned), file })
     }
 
     /// Opens the segment of this name.
@@ -100,23 +107,37 @@ impl<T: ShmSafe> Segment<T> {
     /// [`SegmentError::NotFound`]; what does not fit: [`SegmentError::OtherLayout`], [`SegmentError::OtherVersion`],
     /// [`SegmentError::OtherPidNamespace`]; no room for one more process.
     pub fn open(name: &str) -> Result<Self, SegmentError> {
-        let opening = SegmentError::io("opening a segment");
         let (locator, file) = find(name, file::Access::Write)?;
-        let identity = file::identity(&file).map_err(&opening)?;
+        Self::attach(file.into(), Some(&locator))
+    }
+
+    /// Opens the segment in this file; the `locator` is of its name, if it was found by that.
+    fn attach(file: OwnedFd, locator: Option<&Locator>) -> Result<Self, SegmentError> {
+        let opening = SegmentError::io("opening a segment");
+        let file = SharedFile::adopt(file).map_err(|_| SegmentError::NotASegment)?;
+        let identity = file::identity(file.fd()).map_err(&opening)?;
         let placed = match Placed::find(identity)? {
             Some(placed) => placed,
             None => {
-                let file = SharedFile::adopt(file.into()).map_err(|_| SegmentError::NotASegment)?;
                 let mapping = file.map().map_err(&opening)?;
-                validate::<T>(mapping, &locator).inspect_err(|_| {
+                validate::<T>(mapping, locator).inspect_err(|_| {
                     // SAFETY: it was just made, and nothing of it was lent out.
                     unsafe { mapping.unmap() };
                 })?;
                 Placed::enter(mapping, identity, None)?
             }
         };
-        validate::<T>(placed.mapping(), &locator)?;
-        Ok(Self { value: placed::value(placed.mapping())?, placed, owned: None })
+        validate::<T>(placed.mapping(), locator)?;
+        Ok(Self { value: placed::value(placed.mapping())?, placed, owned: None, file: Arc::new(file) })
+    }
+
+    /// A handle of the segment, for other processes: it can be sent, nested anywhere in a message, and leads to this very segment, whatever
+    /// becomes of its name.
+    ///
+    /// # Errors
+    /// [`FdError`]: the session's broker cannot hold the segment's descriptor.
+    pub fn handle(&self) -> Result<MemoryHandle<Self>, FdError> {
+        MemoryHandle::of(self.file.fd())
     }
 
     /// Whether this is the owner: with it the name goes away.
@@ -132,6 +153,14 @@ impl<T: ShmSafe> Segment<T> {
     pub fn prefault(&self) -> Result<(), SegmentError> {
         let end = PAYLOAD + size_of::<T>() as u64;
         self.placed.mapping().prefault(PAYLOAD..end).map_err(SegmentError::io("prefaulting a segment"))
+    }
+}
+
+impl<T: ShmSafe> ByDescriptor for Segment<T> {
+    type Error = SegmentError;
+
+    fn of_descriptor(fd: OwnedFd) -> Result<Self, SegmentError> {
+        Self::attach(fd, None)
     }
 }
 
@@ -184,11 +213,12 @@ fn missing(error: std::io::Error) -> SegmentError {
     }
 }
 
-fn validate<T: ShmSafe>(mapping: Mapping, locator: &Locator) -> Result<(), SegmentError> {
+/// Whether the mapping is of a segment with such a value, and of the one that the name stands for, if there is a name.
+fn validate<T: ShmSafe>(mapping: Mapping, locator: Option<&Locator>) -> Result<(), SegmentError> {
     let header = placed::header(mapping).ok_or(SegmentError::NotASegment)?;
     placed::check_in::<T>(mapping, Members::Known)?;
     let nonce = [header.nonce[0].load(Ordering::Relaxed), header.nonce[1].load(Ordering::Relaxed)];
-    if nonce == locator.mark { Ok(()) } else { Err(SegmentError::NotFound) }
+    if locator.is_none_or(|locator| nonce == locator.mark) { Ok(()) } else { Err(SegmentError::NotFound) }
 }
 
 /// A segment that this process can read but not write: the kernel sees to it.
@@ -210,12 +240,15 @@ impl<T: ShmSafe> ReadOnly<T> {
     /// # Errors
     /// As [`Segment::open`].
     pub fn open(name: &str) -> Result<Self, SegmentError> {
-        let opening = SegmentError::io("opening a segment for reading");
         let (locator, file) = find(name, file::Access::Read)?;
-        let file = SharedFile::adopt(file.into()).map_err(|_| SegmentError::NotASegment)?;
-        let mapping = file.map_read_only().map_err(&opening)?;
+        Self::map(file.into(), Some(&locator))
+    }
+
+    fn map(file: OwnedFd, locator: Option<&Locator>) -> Result<Self, SegmentError> {
+        let file = SharedFile::adopt(file).map_err(|_| SegmentError::NotASegment)?;
+        let mapping = file.map_read_only().map_err(SegmentError::io("opening a segment for reading"))?;
         let opened = Self { mapping, value: PhantomData };
-        validate::<T>(mapping, &locator)?;
+        validate::<T>(mapping, locator)?;
         Ok(opened)
     }
 
@@ -263,6 +296,16 @@ impl<T: ShmSafe> ReadOnly<T> {
             let byte: &AtomicU8 = unsafe { byte.cast().as_ref() };
             byte.load(Ordering::Relaxed)
         })
+    }
+}
+
+impl<T: ShmSafe> MemoryHandle<Segment<T>> {
+    /// Opens the segment for reading, as [`ReadOnly::open`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_read_only(&self) -> Result<ReadOnly<T>, SegmentError> {
+        ReadOnly::map(self.fd().open()?, None)
     }
 }
 

@@ -14,8 +14,8 @@ use crate::block::Caches;
 use crate::domain::Locked;
 use crate::error::SessionError;
 use crate::layout::{
-    ARENA, BELL_COUNT, BELLS, BLOCK_HEADER_BYTES, Bell, BlockHeader, DIRTY_BLOCKS, DIRTY_NOT, Header, MAGIC,
-    PROCESSES, ProcessEntry, SIZE_BYTES, SIZE_BYTES_MIN, THREADS, WAIT_MAX, WAITS, abi_hash,
+    ARENA, BELL_COUNT, BELLS, BLOCK_HEADER_BYTES, Bell, BlockHeader, DIRTY_BLOCKS, DIRTY_COUNTS, DIRTY_NOT,
+    Header, MAGIC, PROCESSES, ProcessEntry, SIZE_BYTES, SIZE_BYTES_MIN, THREADS, WAIT_MAX, WAITS, abi_hash,
 };
 use crate::lock::Acquired;
 use crate::participants::is_alive;
@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) registering: Mutex<()>,
     pub(crate) caches: Caches,
     pub(crate) free_entries: FreeEntries,
+    /// When this process last could not finish a recovery for want of a kind; see [`Locked::is_stuck`].
+    pub(crate) stuck_at: AtomicU64,
 }
 
 /// How many hold the ends of an object.
@@ -233,6 +235,7 @@ impl Session {
             registering: Mutex::new(()),
             caches: Caches::default(),
             free_entries: FreeEntries::default(),
+            stuck_at: AtomicU64::new(0),
         })));
         attached.push(session);
         let start = mapping.at(0, 1, 1).map_or(0, |address| address.as_ptr() as usize);
@@ -386,8 +389,12 @@ impl Session {
             header.dirty.store(DIRTY_BLOCKS, Ordering::Relaxed);
         }
         let mut locked = Locked::new(self);
-        if header.dirty.load(Ordering::Relaxed) != DIRTY_NOT {
-            locked.recover();
+        match header.dirty.load(Ordering::Relaxed) {
+            DIRTY_NOT => {}
+            DIRTY_COUNTS if locked.is_stuck() => {}
+            _ => {
+                locked.recover();
+            }
         }
         locked
     }

@@ -4,6 +4,8 @@
 //! Argument and result are messages of any size and may hold channels. `f` is a plain function or a closure that captures nothing;
 //! what crosses is its place in the program file, checked against the file's build id.
 //!
+//! A [`ProcessHandle`] lets any other process of the session wait for one and end it.
+//!
 //! How a child finds its job: a constructor in the executable's `.init_array` (feature `constructor`, on by default), see [`hook`];
 //! without it, [`init`] at the top of `main`.
 //!
@@ -16,6 +18,7 @@
 mod broker;
 pub mod code;
 mod error;
+mod handle;
 pub mod hook;
 mod job;
 pub mod panics;
@@ -23,5 +26,6 @@ mod process;
 mod spawn_macro;
 
 pub use error::{JoinError, SpawnError};
+pub use handle::{PeerProcess, ProcessHandle};
 pub use hook::init;
 pub use process::{Process, set_executable};

@@ -3,10 +3,12 @@
 use crate::broker;
 use crate::code::FnRef;
 use crate::error::{JoinError, SpawnError};
+use crate::handle::ProcessHandle;
 use crate::hook::{self, MARKER, Marker};
 use crate::job::{self, Call, Failure, Job, Outcome};
 use mp_shm::block::Block;
 use mp_shm::codec::{Encoded, Payload, encode};
+use mp_shm::fds::FdError;
 use mp_shm::handle::Kind;
 use mp_shm::{Message, Session};
 use mp_sys::deadline::Deadline;
@@ -171,6 +173,14 @@ impl<R> Process<R> {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.running().child.pid()
+    }
+
+    /// A handle of the process, for other processes: it can be sent, nested anywhere in a message.
+    ///
+    /// # Errors
+    /// [`FdError`]: the session's broker cannot hold the process's descriptor.
+    pub fn handle(&self) -> Result<ProcessHandle, FdError> {
+        ProcessHandle::of(&self.running().child)
     }
 
     /// Whether the process has ended.

@@ -20,7 +20,8 @@
 //! | [`poll`] | waiting for file descriptors; a descriptor that can be rung |
 //! | [`exit`] | code that runs when the program ends |
 //! | [`start`] | starting a program by a vfork-style clone |
-//! | [`process`] | pidfds: waiting, signals; start times and states of processes |
+//! | [`pidfd`] | waiting for the end of a process and signalling it, never another that got its id |
+//! | [`process`] | children; start times and states of processes |
 //! | [`object`] | the program files loaded here, their build ids and code segments |
 //! | [`fork`] | noticing that this process was made by somebody else's `fork` |
 //! | [`cpu`] | which processors may run a thread |
@@ -57,6 +58,8 @@ pub mod memory;
 pub mod object;
 #[cfg(not(loom))]
 pub mod packet;
+#[cfg(not(loom))]
+pub mod pidfd;
 #[cfg(not(loom))]
 pub mod poll;
 #[cfg(not(loom))]

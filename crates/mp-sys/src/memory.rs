@@ -77,14 +77,21 @@ impl SharedFile {
     /// # Errors
     /// `InvalidData` if its size could still change; otherwise what the kernel says.
     pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
-        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, "the file descriptor is not a sealed memory file")
-        })?;
-        if !seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the memory file's size is not sealed"));
+        if !Self::is_sealed(&fd) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the file descriptor is not a memory file whose size is sealed",
+            ));
         }
         let size = u64::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(0);
         Ok(Self { fd, size })
+    }
+
+    /// Whether this is a memory file whose size is sealed, as that of ours is.
+    #[must_use]
+    pub fn is_sealed(fd: impl AsFd) -> bool {
+        let seals = rustix::fs::fcntl_get_seals(fd);
+        seals.is_ok_and(|seals| seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL))
     }
 
     /// The size in bytes.

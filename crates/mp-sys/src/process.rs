@@ -1,13 +1,12 @@
-//! Processes seen from outside: waiting and signalling through a pidfd, start times, states.
+//! Processes seen from outside: children, start times, states.
 //!
-//! A pid alone never reaches a signal call: [`Child`] holds a pidfd, so no signal goes to a recycled pid.
+//! A pid alone never reaches a signal call: [`Child`] is a [`Pidfd`], so no signal goes to a recycled pid.
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use crate::pidfd::Pidfd;
+use rustix::fd::OwnedFd;
+use rustix::process::{WaitId, WaitIdOptions};
 use std::io;
-
-use crate::deadline::Deadline;
-use crate::poll::{Interest, poll_one};
+use std::ops::Deref;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,44 +22,21 @@ pub enum Ended {
     },
 }
 
-/// A child process of this process.
+/// A child process of this process: what its [`Pidfd`] can do, and reaping.
 #[derive(Debug)]
-pub struct Child {
-    pid: u32,
-    pidfd: OwnedFd,
+pub struct Child(Pidfd);
+
+impl Deref for Child {
+    type Target = Pidfd;
+
+    fn deref(&self) -> &Pidfd {
+        &self.0
+    }
 }
 
 impl Child {
     pub(crate) fn new(pid: u32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd }
-    }
-
-    /// The process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// The pidfd; readable once the process has ended.
-    #[must_use]
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-
-    /// Whether the process has ended (it may not be reaped yet).
-    ///
-    /// # Errors
-    /// What `poll` says.
-    pub fn has_ended(&self) -> io::Result<bool> {
-        self.wait_ended(Some(Deadline::now()))
-    }
-
-    /// Waits until the process has ended or the deadline has passed; says whether it has ended. Does not reap.
-    ///
-    /// # Errors
-    /// What `poll` says.
-    pub fn wait_ended(&self, deadline: Option<Deadline>) -> io::Result<bool> {
-        poll_one(&self.pidfd, Interest::Read, deadline)
+        Self(Pidfd::new(pid, pidfd))
     }
 
     /// Waits until the process has ended, reaps it, and says how it ended.
@@ -69,7 +45,7 @@ impl Child {
     /// `ECHILD` if somebody else has reaped it (the program ignores SIGCHLD, say).
     pub fn reap(&self) -> io::Result<Ended> {
         loop {
-            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+            match rustix::process::waitid(WaitId::PidFd(self.0.pidfd()), WaitIdOptions::EXITED) {
                 Ok(Some(status)) => {
                     return Ok(match status.exit_status() {
                         Some(code) => Ended::Exited(code),
@@ -82,29 +58,6 @@ impl Child {
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-        }
-    }
-
-    /// Sends SIGTERM; a process that has ended is not an error.
-    ///
-    /// # Errors
-    /// What `pidfd_send_signal` says: `EPERM`, say.
-    pub fn terminate(&self) -> io::Result<()> {
-        self.signal(Signal::TERM)
-    }
-
-    /// Sends SIGKILL; a process that has ended is not an error.
-    ///
-    /// # Errors
-    /// As [`terminate`](Self::terminate).
-    pub fn kill(&self) -> io::Result<()> {
-        self.signal(Signal::KILL)
-    }
-
-    fn signal(&self, signal: Signal) -> io::Result<()> {
-        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(error.into()),
         }
     }
 }
@@ -194,17 +147,6 @@ fn may_run(pid: u32, tid: u32) -> bool {
 #[must_use]
 pub fn is_thread(pid: u32, tid: u32) -> bool {
     std::fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(false)
-}
-
-/// A descriptor of the process that has this id now; readable once it has ended. Ask for its start time afterwards to know that it is
-/// the one that was meant.
-///
-/// # Errors
-/// `NoSuchProcess` in the system's words if there is none; no free descriptor.
-pub fn open(pid: u32) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    let pid = pid.ok_or(rustix::io::Errno::SRCH)?;
-    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
 }
 
 /// The effective user id of this process.

@@ -25,6 +25,7 @@
 //! | to | use | crate |
 //! |---|---|---|
 //! | run a function in a process of its own | [`Process::spawn`], [`spawn!`] | [`mp_spawn`] |
+//! | wait for a process elsewhere, or end it | [`ProcessHandle`] | [`mp_spawn`] |
 //! | send values between processes | [`channel`], [`Sender`], [`Receiver`]; one to one: [`spsc`], [`oneshot`] | [`mp_channel`] |
 //! | send one value to many | [`broadcast`] | [`mp_channel`] |
 //! | hand out tasks, ask and answer, both ways | [`joinable`], [`request`], [`pipe`] | [`mp_channel`] |
@@ -32,7 +33,8 @@
 //! | talk to strangers, and to Python | [`connection`], [`untrusted`] | [`mp_channel`] |
 //! | spread work over worker processes | [`Pool`] | [`mp_pool`] |
 //! | send files, sockets, pipes | [`Fd`] | [`mp_shm`] |
-//! | share memory | [`Shared`], [`shm::Array`], [`shm::Segment`] | [`mp_shm`] |
+//! | keep handles of any type in one table | [`AnyHandle`] | [`mp_shm`] |
+//! | share memory | [`Shared`], [`shm::Array`], [`shm::Segment`]; send a segment: [`shm::MemoryHandle`] | [`mp_shm`] |
 //! | lock, wait, count between processes | [`sync::Mutex`], [`sync::Event`], [`sync::Semaphore`] | [`mp_sync`] |
 //! | keep processes apart | [`Session`] | [`mp_shm`] |
 //!
@@ -53,7 +55,7 @@ pub use mp_channel::{
 pub use mp_pool::{MapError, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError};
 pub use mp_shm as shm;
 pub use mp_shm::error::SessionError;
-pub use mp_shm::{Fd, Message, Session, Shared, ShmSafe, rkyv};
+pub use mp_shm::{AnyHandle, Fd, Message, Session, Shared, ShmSafe, rkyv};
 pub use mp_spawn::panics::Panic;
-pub use mp_spawn::{JoinError, Process, SpawnError, init, set_executable, spawn};
+pub use mp_spawn::{JoinError, PeerProcess, Process, ProcessHandle, SpawnError, init, set_executable, spawn};
 pub use mp_sync as sync;

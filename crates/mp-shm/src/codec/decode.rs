@@ -97,14 +97,14 @@ fn rebuild<T: Message>(
     session: Session,
     block: Option<u64>,
 ) -> Result<T, DecodeError> {
-    let mut decoder = Decoder { session, block, pool: None, failure: None, handed_out: Vec::new() };
-    archived.deserialize(&mut decoder).map_err(|error: rancor::Error| {
-        // Deserialisation may have lost what it had made so far (rkyv's does for the elements of slices).
-        for held in &decoder.handed_out {
-            held.release();
-        }
-        decoder.failure.take().map_or_else(|| DecodeError::Value(error.to_string()), DecodeError::Handle)
-    })
+    let mut decoder = Decoder { taking: Taking::new(session, block), pool: None };
+    // Where this ends with an error or a panic, the decoder's end releases what was handed out.
+    let value = archived.deserialize(&mut decoder).map_err(|error: rancor::Error| {
+        let failure = decoder.taking.failure.take();
+        failure.map_or_else(|| DecodeError::Value(error.to_string()), DecodeError::Handle)
+    })?;
+    decoder.taking.handed_out.clear();
+    Ok(value)
 }
 
 impl fmt::Debug for Payload {
@@ -204,21 +204,94 @@ pub trait Detach: Fallible {
     /// If there is none, it is of another kind, or it was already taken.
     fn detach(&mut self, index: u32, kind: Kind) -> Result<Reference, Self::Error>;
 
+    /// Takes the `index`-th handle, of whatever kind.
+    ///
+    /// # Errors
+    /// If there is none, or it was already taken.
+    fn detach_any(&mut self, index: u32) -> Result<Reference, Self::Error>;
+
     /// The session that the message came through.
     fn session(&self) -> Session;
 
     /// The error for a handle that turned out not to fit.
     fn refuse(&mut self, error: HandleError) -> Self::Error;
+
+    /// Lends out what takes handles; until it is [given back](Self::give_back), there are none.
+    #[doc(hidden)]
+    fn lend(&mut self) -> Taking;
+
+    /// Takes back what was lent.
+    #[doc(hidden)]
+    fn give_back(&mut self, taking: Taking);
+}
+
+/// What takes handles out of a message while it is decoded. Its end releases those that it has handed out: deserialisation that failed or
+/// panicked may have lost what it had made so far (rkyv's does for the elements of slices).
+#[doc(hidden)]
+pub struct Taking {
+    session: Session,
+    /// Where the block of the message is, which the payload holds while it is decoded.
+    block: Option<u64>,
+    /// Emptied once there is a value.
+    handed_out: Vec<Arc<Held>>,
+    /// The first that could not be taken.
+    failure: Option<HandleError>,
+}
+
+impl Taking {
+    #[inline]
+    fn new(session: Session, block: Option<u64>) -> Self {
+        Self { session, block, handed_out: Vec::new(), failure: None }
+    }
+
+    /// Takes the `index`-th handle, which must be of this kind if one is given.
+    pub(super) fn take(&mut self, index: u32, kind: Option<Kind>) -> Result<Reference, HandleError> {
+        let taken = match self.block {
+            Some(offset) => self.session.take_attachment(offset, index, kind),
+            None => Err(HandleError::Stale),
+        };
+        let reference = taken.inspect_err(|error| self.note(*error))?;
+        self.handed_out.push(reference.held());
+        Ok(reference)
+    }
+
+    /// How many handles it has handed out.
+    #[cfg(feature = "serde")]
+    pub(super) fn handed_out(&self) -> usize {
+        self.handed_out.len()
+    }
+
+    /// Leaves all handles but the first `count` to those who have them.
+    #[cfg(feature = "serde")]
+    pub(super) fn let_go_after(&mut self, count: usize) {
+        self.handed_out.truncate(count);
+    }
+
+    /// Keeps why decoding fails.
+    pub(super) fn note(&mut self, error: HandleError) {
+        self.failure.get_or_insert(error);
+    }
+}
+
+impl fmt::Debug for Taking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Taking").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Taking {
+    #[inline]
+    fn drop(&mut self) {
+        for held in &self.handed_out {
+            held.release();
+        }
+    }
 }
 
 /// The deserializer of messages. Made by [`Payload::decode`] alone.
 pub struct Decoder {
-    session: Session,
-    /// Where the block of the message is, which the payload holds while it is decoded.
-    block: Option<u64>,
+    taking: Taking,
     pool: Option<Box<Pool>>,
-    handed_out: Vec<Arc<Held>>,
-    failure: Option<HandleError>,
 }
 
 impl fmt::Debug for Decoder {
@@ -260,23 +333,36 @@ impl Pooling for Decoder {
     }
 }
 
+impl Decoder {
+    fn take(&mut self, index: u32, kind: Option<Kind>) -> Result<Reference, rancor::Error> {
+        self.taking.take(index, kind).map_err(|_| rancor::Error::new(Kept))
+    }
+}
+
 impl Detach for Decoder {
     fn detach(&mut self, index: u32, kind: Kind) -> Result<Reference, rancor::Error> {
-        let taken = match self.block {
-            Some(offset) => self.session.take_attachment(offset, index, kind),
-            None => Err(HandleError::Stale),
-        };
-        let reference = taken.map_err(|error| self.refuse(error))?;
-        self.handed_out.push(reference.held());
-        Ok(reference)
+        self.take(index, Some(kind))
+    }
+
+    fn detach_any(&mut self, index: u32) -> Result<Reference, rancor::Error> {
+        self.take(index, None)
     }
 
     fn session(&self) -> Session {
-        self.session
+        self.taking.session
     }
 
     fn refuse(&mut self, error: HandleError) -> rancor::Error {
-        self.failure = Some(error);
+        self.taking.note(error);
         rancor::Error::new(Kept)
+    }
+
+    fn lend(&mut self) -> Taking {
+        let nothing = Taking::new(self.taking.session, None);
+        std::mem::replace(&mut self.taking, nothing)
+    }
+
+    fn give_back(&mut self, taking: Taking) {
+        self.taking = taking;
     }
 }

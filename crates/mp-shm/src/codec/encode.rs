@@ -50,6 +50,14 @@ pub trait Attach: Fallible {
 
     /// The session that the message is for.
     fn session(&self) -> Session;
+
+    /// The index that the next handle gets.
+    #[doc(hidden)]
+    fn next_index(&self) -> u32;
+
+    /// Attaches what a handle names, if it is still there when all is encoded.
+    #[doc(hidden)]
+    fn attach_handle(&mut self, handle: Handle) -> Result<u32, Self::Error>;
 }
 
 /// The serializer of messages. Made by [`encode`] alone.
@@ -235,18 +243,25 @@ impl Attach for Encoder {
     }
 
     fn attach_end(&mut self, reference: &Reference, end: Kind) -> Result<u32, rancor::Error> {
-        let handle = Handle { kind: end.0, ..reference.handle() };
-        if handle.session != self.session.number() {
-            let error = HandleError::OtherSession { handle: handle.session, message: self.session.number() };
-            return Err(self.fail(EncodeError::Handle(error)));
-        }
-        let index = u32::try_from(self.handles.len()).unwrap_or(u32::MAX);
-        self.handles.push(handle);
-        Ok(index)
+        self.attach_handle(Handle { kind: end.0, ..reference.handle() })
     }
 
     fn session(&self) -> Session {
         self.session
+    }
+
+    fn next_index(&self) -> u32 {
+        u32::try_from(self.handles.len()).unwrap_or(u32::MAX)
+    }
+
+    fn attach_handle(&mut self, handle: Handle) -> Result<u32, rancor::Error> {
+        if handle.session != self.session.number() {
+            let error = HandleError::OtherSession { handle: handle.session, message: self.session.number() };
+            return Err(self.fail(EncodeError::Handle(error)));
+        }
+        let index = self.next_index();
+        self.handles.push(handle);
+        Ok(index)
     }
 }
 

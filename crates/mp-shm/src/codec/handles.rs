@@ -25,7 +25,24 @@ pub struct ArchivedPair {
     pub second: ArchivedHandle,
 }
 
-/// Makes a type that covers another one with a handle, or a pair of them, a message. For the crates of this library.
+/// Gives these items if types that serde knows can be messages, the feature `serde`. For the crates of this library.
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! if_serde {
+    ($($item:item)*) => { $($item)* };
+}
+
+/// Gives nothing: the feature `serde` is off.
+#[cfg(not(feature = "serde"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! if_serde {
+    ($($item:item)*) => {};
+}
+
+/// Makes a type that covers another one with a handle, or a pair of them, a message; one that covers one handle can be published, too. For the
+/// crates of this library.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! message_of_parts {
@@ -61,6 +78,21 @@ macro_rules! message_of_parts {
                 Ok($make((first, second)))
             }
         }
+
+        $crate::if_serde! {
+            impl<$($param: $bound),*> $crate::serde::Serialize for $of {
+                fn serialize<Ser: $crate::serde::Serializer>(&self, to: Ser) -> Result<Ser::Ok, Ser::Error> {
+                    $crate::serde::Serialize::serialize(&(&self.$field.0, &self.$field.1), to)
+                }
+            }
+
+            impl<'de, $($param: $bound),*> $crate::serde::Deserialize<'de> for $of {
+                fn deserialize<De: $crate::serde::Deserializer<'de>>(from: De) -> Result<Self, De::Error> {
+                    let parts: ($first, $second) = $crate::serde::Deserialize::deserialize(from)?;
+                    Ok($make(parts))
+                }
+            }
+        }
     };
     ([$($param:ident: $bound:path),*] $of:ty, $make:path, $field:tt: $inner:ty) => {
         impl<$($param: $bound),*> $crate::rkyv::Archive for $of {
@@ -88,6 +120,35 @@ macro_rules! message_of_parts {
             fn deserialize(&self, deserializer: &mut D) -> Result<$of, D::Error> {
                 let inner: $inner = $crate::rkyv::Deserialize::deserialize(self, deserializer)?;
                 Ok($make(inner))
+            }
+        }
+
+        $crate::if_serde! {
+            impl<$($param: $bound),*> $crate::serde::Serialize for $of {
+                fn serialize<Ser: $crate::serde::Serializer>(&self, to: Ser) -> Result<Ser::Ok, Ser::Error> {
+                    $crate::serde::Serialize::serialize(&self.$field, to)
+                }
+            }
+
+            impl<'de, $($param: $bound),*> $crate::serde::Deserialize<'de> for $of {
+                fn deserialize<De: $crate::serde::Deserializer<'de>>(from: De) -> Result<Self, De::Error> {
+                    let inner: $inner = $crate::serde::Deserialize::deserialize(from)?;
+                    Ok($make(inner))
+                }
+            }
+        }
+
+        impl<$($param: $bound),*> $crate::published::Publishable for $of {
+            const KIND: $crate::handle::Kind = <$inner as $crate::published::Publishable>::KIND;
+
+            fn published_reference(&self) -> &$crate::references::Reference {
+                self.$field.published_reference()
+            }
+
+            fn of_published(
+                reference: $crate::references::Reference,
+            ) -> Result<Self, $crate::references::HandleError> {
+                <$inner as $crate::published::Publishable>::of_published(reference).map($make)
             }
         }
     };
@@ -127,6 +188,24 @@ macro_rules! message_of_handle {
                 let reference = deserializer.detach(self.index.to_native(), $kind)?;
                 let open: fn($crate::references::Reference) -> Result<$of, $crate::references::HandleError> = $open;
                 open(reference).map_err(|error| deserializer.refuse(error))
+            }
+        }
+
+        $crate::if_serde! {
+            impl<$($param: $bound),*> $crate::serde::Serialize for $of {
+                fn serialize<Ser: $crate::serde::Serializer>(&self, to: Ser) -> Result<Ser::Ok, Ser::Error> {
+                    let reference: fn(&$of) -> &$crate::references::Reference = $reference;
+                    $crate::serde::Serialize::serialize(&$crate::codec::inside::InMessage(reference(self)), to)
+                }
+            }
+
+            impl<'de, $($param: $bound),*> $crate::serde::Deserialize<'de> for $of {
+                fn deserialize<De: $crate::serde::Deserializer<'de>>(from: De) -> Result<Self, De::Error> {
+                    let taken: $crate::codec::inside::OutOfMessage<{ $kind.0 }> =
+                        $crate::serde::Deserialize::deserialize(from)?;
+                    let open: fn($crate::references::Reference) -> Result<$of, $crate::references::HandleError> = $open;
+                    open(taken.0).map_err($crate::codec::inside::refuse)
+                }
             }
         }
 

@@ -11,16 +11,22 @@
 //! therefore happens before any slot is claimed.
 //!
 //! Encoder and decoder are this crate's own types without lifetimes, so a bound on a message is one plain trait. Handles can be
-//! serialised by nothing else: `Serialize` of an endpoint asks for [`Attach`], which only [`Encoder`] has.
+//! serialised by nothing else: rkyv's `Serialize` of an endpoint asks for [`Attach`], which only [`Encoder`] has; serde's looks for
+//! an encoder that is at work.
 
 mod decode;
 mod encode;
 mod error;
 mod handles;
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+pub mod inside;
 mod loan;
 #[cfg(feature = "serde")]
 mod serde;
 
+#[doc(hidden)]
+pub use decode::Taking;
 pub use decode::{Decoder, Detach, INLINE_MAX, Inline, Payload, decode_inline};
 pub use encode::{Attach, Encoded, Encoder, encode};
 pub use error::{DecodeError, EncodeError};

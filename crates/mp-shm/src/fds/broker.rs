@@ -37,7 +37,7 @@ use crate::session::Session;
 use mp_sys::deadline::Deadline;
 use mp_sys::packet::{PacketListener, Socket};
 use mp_sys::poll::{Interest, poll};
-use mp_sys::process;
+use mp_sys::{pidfd, process};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -288,7 +288,7 @@ impl Broker {
                 continue;
             }
             // The id may have been given to another process in between.
-            match (process::open(pid), is_alive(pid, start_time)) {
+            match (pidfd::open(pid), is_alive(pid, start_time)) {
                 (_, Some(false)) => {}
                 (Ok(pidfd), Some(true)) => self.watched.push(Watched { pid, start_time, pidfd }),
                 (_, None) | (Err(_), _) => is_blind = true,

@@ -42,6 +42,12 @@ impl FdError {
         Self { failure, fd }
     }
 
+    /// For whoever makes the descriptor first, and cannot: what was being done.
+    #[must_use]
+    pub fn io(doing: &'static str, error: io::Error) -> Self {
+        Self::new(FdFailure::Io { doing, error }, None)
+    }
+
     /// Why.
     #[must_use]
     pub fn failure(&self) -> &FdFailure {

@@ -125,7 +125,7 @@ pub(crate) struct Placed {
     me: AtomicU64,
     joining: Mutex<()>,
     /// Locked, and therefore kept open, as long as it is mapped.
-    _file: Option<File>,
+    file: Option<File>,
 }
 
 impl std::fmt::Debug for Placed {
@@ -299,7 +299,7 @@ impl Placed {
             identity,
             me: AtomicU64::new(0),
             joining: Mutex::new(()),
-            _file: file,
+            file,
         }));
         placed.join()?;
         list.push(placed);
@@ -311,6 +311,11 @@ impl Placed {
 
     pub(crate) fn mapping(&self) -> Mapping {
         self.mapping
+    }
+
+    /// The file, if it is kept open.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
     }
 
     pub(crate) fn header(&self) -> &'static Header {
