@@ -126,6 +126,7 @@ impl Shared {
     fn ring<'a>(&'a self, view: &'a View<'a>) -> Ring<'a, Self, View<'a>> {
         Ring {
             control: &self.control,
+            hints: &self.control,
             slots: self,
             shape: self.shape,
             world: view,
