@@ -270,6 +270,28 @@ fn two_seal(die_at: Option<usize>) {
     });
 }
 
+/// A sender that had no memory to grow by and sleeps at the full ring, while another one seals it, and may die. Nobody receives meanwhile.
+fn sealed_while_asleep(die_at: Option<usize>) {
+    builder().check(move || {
+        let shared = Arc::new(Shared::new());
+        participant(3, Some(&shared.sentinels[3]), None, || shared.send(3, 9));
+        let sealer = party(&shared, 1, die_at, |shared| shared.send(1, 1));
+        let sleeper = party(&shared, 2, None, |shared| {
+            match shared.send_in(&shared.parts[0], 2, 2, Patience::Forever) {
+                Err(Refused::Sealed) => shared.send_in(&shared.parts[1], 2, 2, Patience::Forever),
+                other => other,
+            }
+        });
+        if sealer.join().unwrap().is_none() {
+            // Whether it had sealed the ring or not, there is room then.
+            participant(4, Some(&shared.sentinels[4]), None, || {
+                assert_eq!(shared.receive(4, Patience::Forever), Some(9));
+            });
+        }
+        assert_eq!(sleeper.join().unwrap(), Some(Ok(())));
+    });
+}
+
 fn at_every_step(model: impl Fn(Option<usize>)) -> usize {
     for step in 0.. {
         model(Some(step));
@@ -288,6 +310,11 @@ fn grow_the_sender_dies_at_each_step() {
 #[test]
 fn grow_one_of_two_receivers_dies_at_each_step() {
     assert!(at_every_step(receiver_dies) >= 7);
+}
+
+#[test]
+fn grow_a_ring_is_sealed_while_a_sender_sleeps() {
+    assert!(at_every_step(sealed_while_asleep) >= 7);
 }
 
 #[test]
