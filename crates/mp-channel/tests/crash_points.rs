@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "a child finds the point at which it dies in its environment")]
 
-use mp_channel::{Receiver, Select, Sender, broadcast, channel, joinable, spsc};
+use mp_channel::{Receiver, Select, Sender, broadcast, channel, growing_channel, joinable, spsc};
 use mp_shm::Session;
 use mp_spawn::Process;
 use std::time::Duration;
@@ -41,8 +41,15 @@ fn item(number: u64) -> Item {
     (number, vec![number; len], end)
 }
 
+/// The ends of a short channel, those of one that grows, and how many rounds to do.
+type Part = ((Sender<Item>, Receiver<Item>), (Sender<Item>, Receiver<Item>), u64);
+
+fn check((number, content, _): &Item) -> Result<(), String> {
+    if content.iter().any(|one| one != number) { Err(format!("message {number} is corrupt")) } else { Ok(()) }
+}
+
 /// Sends and receives in turn, never waiting for long, so that every interleaving of the parties comes to an end.
-fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) -> Result<u64, String> {
+fn take_part(((items, items_out), (grown, grown_out), rounds): Part) -> Result<u64, String> {
     let mut received = 0;
     // On this one nothing ever arrives: a way to be asleep for certain.
     let (_quiet, silent) = channel::<u64>(1).map_err(|error| error.to_string())?;
@@ -96,16 +103,33 @@ fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) ->
         if lane_out.try_recv().map_err(|error| error.to_string())?.0 != round {
             return Err("another message came out of the lane".to_owned());
         }
+        if round.is_multiple_of(20) {
+            // One of this party's own grows for certain, the others' perhaps at the same time as somebody else finds it full.
+            let (growing, growing_out) =
+                growing_channel::<Item>(1, 1 << 14).map_err(|error| error.to_string())?;
+            for number in 0..6 {
+                growing.try_send(item(round + number)).map_err(|error| error.to_string())?;
+                grown
+                    .try_send(item(round + number))
+                    .or_else(|error| if error.is_full() { Ok(()) } else { Err(error.to_string()) })?;
+            }
+            for number in 0..6 {
+                let received = growing_out.try_recv().map_err(|error| error.to_string())?;
+                if received.0 != round + number {
+                    return Err("another message came out of what has grown".to_owned());
+                }
+                check(&received)?;
+            }
+            grown_out.try_iter().take(8).try_for_each(|item| check(&item))?;
+        }
         match items.send_timeout(item(round), Duration::from_millis(2)) {
             Ok(()) => {}
             Err(error) if error.is_full() => {}
             Err(error) => return Err(error.to_string()),
         }
         match items_out.recv_timeout(Duration::from_millis(1)) {
-            Ok((number, content, _)) => {
-                if content.iter().any(|&one| one != number) {
-                    return Err(format!("message {number} is corrupt"));
-                }
+            Ok(item) => {
+                check(&item)?;
                 received += 1;
             }
             Err(error) if error.is_empty() => {}
@@ -117,7 +141,9 @@ fn take_part((items, items_out, rounds): (Sender<Item>, Receiver<Item>, u64)) ->
 
 fn die_at(point: &str, nth: u32) -> bool {
     let (items, items_out) = channel::<Item>(2).unwrap();
-    let start = |rounds: u64| Process::spawn(take_part, (items.clone(), items_out.clone(), rounds)).unwrap();
+    let (grown, grown_out) = growing_channel::<Item>(1, 1 << 16).unwrap();
+    let part = |rounds: u64| ((items.clone(), items_out.clone()), (grown.clone(), grown_out.clone()), rounds);
+    let start = |rounds: u64| Process::spawn(take_part, part(rounds)).unwrap();
     // This process has read the variable by now, and not found it; only children see it.
     // SAFETY: no other thread of this process reads or writes the environment: the one test here runs alone, and the thread that
     // stands for the process is parked.
@@ -126,7 +152,7 @@ fn die_at(point: &str, nth: u32) -> bool {
     // SAFETY: as above.
     unsafe { std::env::remove_var("MP_CRASH") };
     let survivor = start(400);
-    let mine = take_part((items.clone(), items_out.clone(), 100));
+    let mine = take_part(part(100));
     assert!(mine.is_ok(), "{point}: {mine:?}");
     let (victim_ended, survivor_ended) = (
         victim.wait_timeout(Duration::from_secs(60)).unwrap(),
@@ -149,7 +175,7 @@ fn die_at(point: &str, nth: u32) -> bool {
     };
     let survived = survivor.join();
     assert!(matches!(survived, Ok(Ok(_))), "{point}: {survived:?}");
-    drop((items, items_out));
+    drop((items, items_out, grown, grown_out));
     let audit = Session::current().unwrap().audit();
     assert!(
         audit.processes == 1

@@ -12,7 +12,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "a child finds the point at which it stops in its environment")]
 
-use mp_channel::{Receiver, Select, Sender, channel, spsc};
+use mp_channel::{Receiver, Select, Sender, channel, growing_channel, spsc};
 use mp_shm::{Session, Shared};
 use mp_spawn::Process;
 use mp_testkit::proc::{self, Task};
@@ -97,6 +97,13 @@ fn large_round(place: &Place, round: u64) -> Result<(), String> {
     lane.send_timeout(item(round), SHORT).map_err(|error| error.to_string())?;
     timed(|| lane.send_timeout(item(round), SHORT), mp_channel::SendError::is_full)?;
     lane_out.recv_timeout(SHORT).map_err(|error| error.to_string())?;
+    let (growing, growing_out) = growing_channel::<Item>(1, 1 << 14).map_err(|error| error.to_string())?;
+    for number in 0..4 {
+        growing.send_timeout(item(number), SHORT).map_err(|error| error.to_string())?;
+    }
+    for _ in 0..4 {
+        growing_out.recv_timeout(SHORT).map_err(|error| error.to_string())?;
+    }
     timed(|| lane_out.recv_timeout(SHORT), mp_channel::RecvError::is_empty)?;
     Ok(())
 }
