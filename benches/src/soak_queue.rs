@@ -13,8 +13,9 @@
 //! channel is in order; of what each producer has sent all arrives, but for one message for every consumer killed (the one in its hands);
 //! at the end the consumers drain the channels, are told that they are disconnected, and the session holds nothing any more.
 //!
-//! The lane, whose ends die with their processes, is in `lanes`.
+//! The lane, whose ends die with their processes, is in `lanes`; channels that grow are in `growing`.
 
+mod growing;
 mod lanes;
 mod messages;
 
@@ -56,7 +57,7 @@ const STAND_STILL: u32 = 8;
 
 /// The soaks of this family.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    TOPOLOGIES.iter().map(|topology| topology.name).chain([lanes::NAME])
+    TOPOLOGIES.iter().map(|topology| topology.name).chain([lanes::NAME, growing::NAME])
 }
 
 /// Runs the soak called `name`, if there is one; the report's `broken` lists what was found.
@@ -66,6 +67,9 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 pub fn soak(name: &str, time: Duration, kills_max: u64, seed: u64) -> Option<multiproc::Result<Value>> {
     if name == lanes::NAME {
         return Some(lanes::soak(time, kills_max, seed));
+    }
+    if name == growing::NAME {
+        return Some(growing::soak(time, kills_max, seed));
     }
     let topology = TOPOLOGIES.iter().find(|topology| topology.name == name)?;
     Some(topology.soak(time, kills_max, seed))

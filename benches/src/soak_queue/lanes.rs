@@ -137,8 +137,8 @@ fn end(pair: Pair, which: u32, totals: &mut Totals) -> multiproc::Result<u64> {
     Ok(received)
 }
 
-/// Waits for the end of one whose other end was killed.
-fn join(process: Process<String>, who: &str, totals: &mut Totals) -> multiproc::Result<()> {
+/// Waits for the end of one whose other side was killed.
+pub(super) fn join(process: Process<String>, who: &str, totals: &mut Totals) -> multiproc::Result<()> {
     if !process.wait_timeout(STUCK)? {
         totals.broken.push(format!("{who} {} was not told that the other end is gone", process.pid()));
         if std::env::var_os("MP_SOAK_KEEP").is_some() {
@@ -154,6 +154,6 @@ fn join(process: Process<String>, who: &str, totals: &mut Totals) -> multiproc::
     Ok(())
 }
 
-fn load(turns: &AtomicU64) -> u64 {
+pub(super) fn load(turns: &AtomicU64) -> u64 {
     turns.load(Ordering::Acquire)
 }
