@@ -340,7 +340,6 @@ impl End {
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
             match unsafe { ring.begin_receive(patience, || self.spin()) } {
                 Ok(claim) => {
-                    view.fetch_ahead(claim.index());
                     take(view, claim.index(), me);
                     ring.finish_receive(&claim);
                     None

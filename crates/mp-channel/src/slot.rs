@@ -243,7 +243,8 @@ impl View {
     }
 
     /// Fetches the slot some way on from `index` for writing. Writes leave a processor in order, each when its line is there: without this
-    /// both sides wait for the lines of each message, one after the other. (In one run: 290 ns a message without, 130 with it.)
+    /// a sender waits for the lines of each message, one after the other. (For receivers it gains nothing, and takes lines from each other
+    /// where they are several.)
     #[inline]
     pub(crate) fn fetch_ahead(&self, index: u32) {
         let capacity = self.cut.shape.capacity();
