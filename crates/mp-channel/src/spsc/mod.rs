@@ -3,7 +3,8 @@
 //! The ends are neither `Clone` nor `Sync`, and work through `&mut self`; so nothing has to be claimed. They can be sent to other processes,
 //! in messages too: who sends an end on drops his own, and until he has, the new holder waits.
 //!
-//! Everything else is as with [`crate::channel`].
+//! Messages, disconnection and what a death leaves are as with [`crate::channel`], and so is each form of sending and receiving; only, the one
+//! receiver reads all. There is no capacity of 0, and a lane does not grow.
 //!
 //! # Examples
 //! ```
@@ -15,39 +16,37 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![expect(unsafe_code, reason = "the pending words of the lane; values that are copied as they lie")]
+mod receiver;
+mod sender;
+
+pub use receiver::IntoIter;
 
 use crate::channel::{expected_bytes, type_hash};
-use crate::control::Refused;
-use crate::end::{Taken, is_plain, refused_receive, refused_send};
-use crate::error::{BatchError, ChannelError, RecvError, SendError, SendFailure};
+use crate::error::{ChannelError, RecvError, SendFailure};
 use crate::kind::ChannelKind;
 use crate::lane::Lane;
-use crate::received::Received;
 use crate::slot::{Cut, Here, View};
 use crate::source::{Side, Source};
-use mp_shm::codec::{Payload, encode};
 use mp_shm::error::SessionError;
 use mp_shm::handle::Kind;
+use mp_shm::participants::Me;
 use mp_shm::references::{HandleError, Reference};
 use mp_shm::sole::{self, NotSole};
 use mp_shm::{Message, Session, kinds, message_of_handle};
 use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
-use mp_sys::deadline::Deadline;
 use mp_sys::robust::{self, Current};
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Not `Sync`: an end is used by one thread at a time.
 type NotSync = PhantomData<Cell<()>>;
 
 /// One end of a lane.
 #[derive(Debug)]
-struct End {
+pub(crate) struct End {
     view: View,
     reference: Arc<Reference>,
     /// 0 for the sender, 1 for the receiver.
@@ -136,17 +135,21 @@ impl End {
         })
     }
 
-    /// The ids of this thread and process, once this end is the only one.
+    /// Who we are, if this end is still ours: a process forked behind our back has no part in it.
     #[inline]
-    fn alone(&self, patience: Patience) -> Result<(u16, u16), NotAlone> {
-        let me = self.view.session.me().map_err(NotAlone::Session)?;
-        if !self.reference.is_held_by(me.process) {
-            return Err(NotAlone::Session(SessionError::Forked));
-        }
+    fn me(&self) -> Result<Me, SessionError> {
+        let me = self.view.session.me()?;
+        if self.reference.is_held_by(me.process) { Ok(me) } else { Err(SessionError::Forked) }
+    }
+
+    /// Who we are, once this end is the only one.
+    #[inline]
+    fn alone(&self, patience: Patience) -> Result<Me, NotAlone> {
+        let me = self.me().map_err(NotAlone::Session)?;
         if self.view.holders().of(self.role) != 1 {
             self.wait_until_alone(patience)?;
         }
-        Ok((me.thread, me.process))
+        Ok(me)
     }
 
     #[cold]
@@ -192,227 +195,6 @@ impl From<NotAlone> for RecvError {
             NotAlone::Session(error) => Self::Session(error),
             NotAlone::Shared => Self::Shared,
         }
-    }
-}
-
-impl<T: Message> Sender<T> {
-    /// Sends `value`, waiting for room as long as it takes.
-    ///
-    /// # Errors
-    /// [`SendError`], which gives the value back: the receiver is gone, or it cannot be encoded.
-    #[inline]
-    pub fn send(&mut self, value: T) -> Result<(), SendError<T>> {
-        self.send_patiently(value, Patience::Forever)
-    }
-
-    /// Sends `value` if there is room now.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send), and if the channel is full.
-    #[inline]
-    pub fn try_send(&mut self, value: T) -> Result<(), SendError<T>> {
-        self.send_patiently(value, Patience::None)
-    }
-
-    /// Sends `value`, waiting for room for at most `timeout`.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send), and if the channel stayed full.
-    pub fn send_timeout(&mut self, value: T, timeout: Duration) -> Result<(), SendError<T>> {
-        self.send_patiently(value, Patience::Until(Deadline::after(timeout)))
-    }
-
-    /// Sends `value`, waiting for room until `deadline`.
-    ///
-    /// # Errors
-    /// As [`send_timeout`](Self::send_timeout).
-    pub fn send_deadline(&mut self, value: T, deadline: Instant) -> Result<(), SendError<T>> {
-        self.send_patiently(value, Patience::Until(deadline.into()))
-    }
-
-    /// Sends a copy of `value`, which stays the caller's; handles in it are cloned.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send), without the value.
-    #[inline]
-    pub fn send_ref(&mut self, value: &T) -> Result<(), SendFailure> {
-        self.send_value(value, Patience::Forever)
-    }
-
-    /// Sends all `values`, one after the other, waiting for room as long as it takes. Gives how many they were.
-    ///
-    /// # Errors
-    /// [`BatchError`]: how many were sent, and the first one that was not.
-    pub fn send_all(&mut self, values: impl IntoIterator<Item = T>) -> Result<usize, BatchError<T>> {
-        let mut sent = 0;
-        for value in values {
-            self.send(value).map_err(|error| BatchError { sent, error })?;
-            sent += 1;
-        }
-        Ok(sent)
-    }
-
-    #[inline]
-    fn send_patiently(&mut self, value: T, patience: Patience) -> Result<(), SendError<T>> {
-        self.send_value(&value, patience).map_err(|failure| SendError { value, failure })
-    }
-
-    #[inline]
-    fn send_value(&mut self, value: &T, patience: Patience) -> Result<(), SendFailure> {
-        if const { is_plain::<T>() } && size_of::<T>() <= self.end.view.inline_max() {
-            let (thread, _) = self.end.alone(patience)?;
-            let write = |view: &View, index| view.write_plain(index, &[0; 4], value);
-            return self.send_with(thread, patience, write).map_err(refused_send);
-        }
-        self.send_encoded(value, patience)
-    }
-
-    fn send_encoded(&mut self, value: &T, patience: Patience) -> Result<(), SendFailure> {
-        let me = self.end.view.session.me().map_err(SendFailure::Session)?;
-        self.end.view.fetch_returned(self.end.expected, me);
-        // User code runs here, before the slot is touched.
-        let encoded = encode(self.end.view.session, value, self.end.expected).map_err(SendFailure::Encode)?;
-        let (thread, process) = self.end.alone(patience)?;
-        if let Some(bytes) = encoded.inline()
-            && bytes.len() <= self.end.view.inline_max()
-        {
-            let write = |view: &View, index| view.write_bytes(index, &[0; 4], bytes);
-            return self.send_with(thread, patience, write).map_err(refused_send);
-        }
-        self.end.expected = encoded.len();
-        let mut block = Some(encoded.into_block().map_err(SendFailure::Encode)?);
-        let spare = self.send_with(thread, patience, |view, index| {
-            block.take().and_then(|block| view.write_block(index, &[0; 4], process, block))
-        });
-        // Takes the attachments off again.
-        drop(block.map(Payload::in_block));
-        spare.map(drop).map_err(refused_send)
-    }
-
-    /// Sends what `write` puts into the slot of an index.
-    #[inline]
-    fn send_with<R>(
-        &mut self,
-        thread: u16,
-        patience: Patience,
-        write: impl FnOnce(&View, u32) -> R,
-    ) -> Result<R, Refused> {
-        let End { view, spin: budget, position, head, .. } = &mut self.end;
-        robust::with(|current| {
-            let here = Here { view, thread };
-            let lane = lane(view, &here, current);
-            // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
-            let index = unsafe { lane.begin_send(*position, head, patience, || spin(view, budget)) }?;
-            view.fetch_ahead(index);
-            let written = write(view, index);
-            *position = lane.finish_send(*position);
-            Ok(written)
-        })
-    }
-}
-
-impl<T: Message> Receiver<T> {
-    /// Receives the next message, waiting for it as long as it takes.
-    ///
-    /// # Errors
-    /// [`RecvError`]: the sender is gone and nothing is left; or a message that is not a valid `T`, which is consumed.
-    #[inline]
-    pub fn recv(&mut self) -> Result<T, RecvError> {
-        self.recv_patiently(Patience::Forever)
-    }
-
-    /// Receives the next message if one is there now.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv), and if the channel is empty.
-    #[inline]
-    pub fn try_recv(&mut self) -> Result<T, RecvError> {
-        self.recv_patiently(Patience::None)
-    }
-
-    /// Receives the next message, waiting for at most `timeout`.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv), and if the channel stayed empty.
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
-        self.recv_patiently(Patience::Until(Deadline::after(timeout)))
-    }
-
-    /// Receives the next message, waiting until `deadline`.
-    ///
-    /// # Errors
-    /// As [`recv_timeout`](Self::recv_timeout).
-    pub fn recv_deadline(&mut self, deadline: Instant) -> Result<T, RecvError> {
-        self.recv_patiently(Patience::Until(deadline.into()))
-    }
-
-    /// Receives the next message to be read where it lies, waiting for it as long as it takes.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    pub fn recv_archived(&mut self) -> Result<Received<T>, RecvError> {
-        let mut payload = None;
-        self.receive_with(Patience::Forever, |view, index, process| {
-            payload = view.read(index, process);
-        })?;
-        Received::new(payload.ok_or(RecvError::Corrupt)?).map_err(RecvError::Decode)
-    }
-
-    /// Receives up to `count` messages behind `values`: waits for the first as long as it takes, and takes what is there besides. Gives how
-    /// many they were, which is 0 only for a `count` of 0.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv). A message that is not a valid `T` is consumed; those before it are in `values`.
-    pub fn recv_many(&mut self, values: &mut Vec<T>, count: usize) -> Result<usize, RecvError> {
-        if count == 0 {
-            return Ok(0);
-        }
-        values.push(self.recv()?);
-        let before = values.len() - 1;
-        while values.len() - before < count {
-            match self.recv_patiently(Patience::None) {
-                Ok(value) => values.push(value),
-                Err(RecvError::Empty | RecvError::Disconnected) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(values.len() - before)
-    }
-
-    /// Receives messages until the sender is gone. A message that is not valid ends it, too.
-    pub fn iter(&mut self) -> impl Iterator<Item = T> {
-        std::iter::from_fn(|| self.recv().ok())
-    }
-
-    #[inline]
-    fn recv_patiently(&mut self, patience: Patience) -> Result<T, RecvError> {
-        let mut taken = Taken::nothing();
-        self.receive_with(patience, |view, index, process| taken.take::<T>(view, index, process))?;
-        taken.decode(self.end.view.session)
-    }
-
-    #[inline]
-    fn receive_with(
-        &mut self,
-        patience: Patience,
-        take: impl FnOnce(&View, u32, u16),
-    ) -> Result<(), RecvError> {
-        let (thread, process) = self.end.alone(patience)?;
-        let End { view, spin: budget, position, .. } = &mut self.end;
-        let refused = robust::with(|current| {
-            let here = Here { view, thread };
-            let lane = lane(view, &here, current);
-            // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
-            match unsafe { lane.begin_receive(*position, patience, || spin(view, budget)) } {
-                Ok(index) => {
-                    take(view, index, process);
-                    *position = lane.finish_receive(*position);
-                    None
-                }
-                Err(refused) => Some(refused),
-            }
-        });
-        refused.map_or(Ok(()), |refused| Err(refused_receive(refused)))
     }
 }
 
