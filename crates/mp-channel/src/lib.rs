@@ -79,6 +79,8 @@ pub mod request;
 #[cfg(not(loom))]
 pub mod select;
 #[cfg(not(loom))]
+mod select_macro;
+#[cfg(not(loom))]
 pub mod server;
 #[cfg(not(loom))]
 mod slot;
