@@ -3,8 +3,8 @@
 //! The ends are neither `Clone` nor `Sync`, and work through `&mut self`; so nothing has to be claimed. They can be sent to other processes,
 //! in messages too: who sends an end on drops his own, and until he has, the new holder waits.
 //!
-//! Messages, disconnection and what a death leaves are as with [`crate::channel`], and so is each form of sending and receiving; only, the one
-//! receiver reads all. There is no capacity of 0, and a lane does not grow.
+//! Everything else is as with [`crate::channel`]: messages, each form of sending and receiving, what disconnection and death leave. Only, there
+//! is no capacity of 0 (a rendezvous), and it does not grow.
 //!
 //! # Examples
 //! ```
