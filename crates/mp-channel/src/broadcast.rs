@@ -1,7 +1,11 @@
 //! Channels whose receivers all see every message.
 //!
 //! Senders never wait for receivers: a new message takes the place of the oldest. So a receiver that is slow, stopped or dead holds nobody
-//! up; one that comes too late is told how many it has missed, and goes on with the oldest that is left.
+//! up; one that comes too late is told how many it has missed, and goes on with the oldest that is left. The last `capacity` messages are left
+//! while nobody sends; a message that is being written has the place of the oldest already, and one who is slower still is told again.
+//!
+//! Every message is received or counted as missed, once. A message that a sender did not finish before it died is never received; it is
+//! counted if it is overwritten with others that are missed, and passed over in silence if it is not.
 //!
 //! Messages carry no handles. Small ones (up to 240 bytes) lie in the slots, larger ones in blocks; every receiver copies them out.
 //!
@@ -65,7 +69,8 @@ pub struct Receiver<T> {
     carries: PhantomData<fn() -> T>,
 }
 
-/// Makes a broadcast that keeps the last `capacity` messages, 1 to 2^24, in the session of this program tree.
+/// Makes a broadcast in the session of this program tree that keeps the last `capacity` messages, 1 to 2^24, those included that are being
+/// written.
 ///
 /// # Errors
 /// [`ChannelError`]: a capacity out of range, no memory.
@@ -208,7 +213,8 @@ impl<T: Message> Receiver<T> {
     /// Receives the next message, waiting for it as long as it takes.
     ///
     /// # Errors
-    /// [`RecvError`]: all senders are gone and nothing is left; [`RecvError::Missed`].
+    /// [`RecvError`]: all senders are gone and nothing is left; [`RecvError::Missed`], after which the next call goes on with the oldest message
+    /// that is left.
     pub fn recv(&mut self) -> Result<T, RecvError> {
         self.recv_patiently(Patience::Forever)
     }

@@ -13,6 +13,10 @@
 //! FULL, p                     a receiver at p copies  FULL, p          receiver: the copy counts if the word is still the same
 //! ```
 //!
+//! So the slots keep the last N messages, of which one that is being written takes the place of the oldest from its claim on. A receiver that
+//! finds its slot a lap on goes to the oldest that is left, `end - N`; if that is overwritten before it is read, the receiver is told again.
+//! What it is told it has missed are positions: those that a dead sender had claimed count, too.
+//!
 //! A receiver reads while a sender may overwrite: it copies word by word, and looks at the slot's word again (a sequence lock, whose
 //! writer's death leaves no odd count but a state with an owner).
 //!
@@ -56,7 +60,7 @@ pub struct Bus<'a, S, W> {
 pub enum Found {
     /// The message at its position, which was copied.
     Message,
-    /// So many messages were overwritten before they were read; the position is that of the oldest that is left.
+    /// So many messages were overwritten before they were read, those of the dead included; the position is that of the oldest that is left.
     Missed(u64),
 }
 
@@ -165,13 +169,16 @@ impl<'a, S: Slots, W: World> Bus<'a, S, W> {
         not_full.0.publish(self.world, self.thread, u32::MAX);
     }
 
-    /// Where a new receiver begins: behind all that was sent before.
+    /// Where a new receiver begins: behind all that was sent before, and behind every claim that the caller has seen.
     #[must_use]
     pub fn end(&self) -> u64 {
         let mut position = self.control.tail.0.load(Ordering::Acquire) & SEQUENCE_MASK;
+        // No further than a lap, whatever the slots say.
         for _ in 0..self.shape.capacity() {
             let seen = Seen::of(self.slots.word(self.shape.index(position)).load(Ordering::Acquire));
-            if seen.sequence != position || seen.state == EMPTY {
+            let is_empty = seen.sequence == position && seen.state == EMPTY;
+            // A slot that is laps ahead was claimed here, too: the hint was overtaken since it was read.
+            if is_empty || self.shape.lap_on(seen.sequence) == position {
                 break;
             }
             position = self.shape.next(position);
@@ -265,11 +272,11 @@ impl<'a, S: Slots, W: World> Bus<'a, S, W> {
         }
     }
 
-    /// The receiver's slot is laps ahead of it: it goes to the oldest message that is likely to last until it is read.
+    /// The receiver's slot is laps ahead of it: it goes to the oldest message that is left.
     #[cold]
     fn catch_up(&self, position: &mut u64) -> Result<Found, Option<(&'a AtomicU64, u64)>> {
-        // One slot on from the oldest, which is the next to be overwritten.
-        let oldest = self.shape.next(self.shape.lap_back(self.end()));
+        // Whoever claimed that slot had found the tail there, so the end is more than a lap on from `position`.
+        let oldest = self.shape.lap_back(self.end());
         let missed = self.shape.distance(*position, oldest);
         if missed == 0 || missed > SEQUENCE_MASK / 2 {
             return Err(None);

@@ -187,7 +187,8 @@ pub enum RecvError {
     Decode(DecodeError),
     /// The channel's memory has values that no operation gives it: some process wrote where it must not. The message is lost.
     Corrupt,
-    /// So many messages of a broadcast were overwritten before this receiver came to them; it goes on with the oldest that is left.
+    /// So many messages of a broadcast were overwritten before this receiver came to them; it goes on with the oldest that is left. Those that a
+    /// sender had not finished when it died count, too.
     Missed(u64),
     /// Somebody of the session died while [`recv_or_death`](crate::dynamic::DynReceiver::recv_or_death) waited.
     Death,

@@ -15,11 +15,14 @@
 //! | [`connection`] | two unrelated programs | sockets; Python can be the other end |
 //!
 //! All but the last lie in a session. Their ends can be sent inside messages, at any depth. Blocking calls sleep in the kernel and spin only
-//! where that has paid off; each has `try_`, `_timeout` and `_deadline` forms on the monotonic clock. No thread, no file descriptor and no
-//! lock is behind a channel; [`ring`], [`lane`] and [`bus`] tell how they work. [`select!`] and [`Select`] wait for several things; sending,
-//! receiving and selecting are also futures, of any runtime.
+//! where that has paid off. No thread, no file descriptor and no lock is behind a channel; [`ring`], [`lane`] and [`bus`] tell how they work.
+//! [`select!`] and [`Select`] wait for several things; sending, receiving and selecting are also futures, of any runtime.
 //!
 //! Messages are what rkyv can archive. [`Receiver::recv_archived`] reads one where it lies, [`Sender::loan_slice`] builds one where it will be read.
+//!
+//! Sending and receiving have `try_`, `_timeout` and `_deadline` forms on the monotonic clock: of [`channel`] and [`spsc`] in every way there is,
+//! by value and by reference, of many, in place; of the others a value at a time. Only what repeats another call (`send_all`, `send_slice`,
+//! iterators) waits as long as it takes; and [`dynamic`] and [`connection`] have what their pages say.
 //!
 //! Guarantees: messages of one sender arrive in the order sent; nothing is lost or doubled but what a dead process held: a message
 //! that a receiver had claimed dies with it, one that a sender had not finished never existed. All senders gone, dropped or dead: receivers
@@ -75,6 +78,8 @@ mod received;
 pub mod request;
 #[cfg(not(loom))]
 pub mod select;
+#[cfg(not(loom))]
+mod select_macro;
 #[cfg(not(loom))]
 pub mod server;
 #[cfg(not(loom))]

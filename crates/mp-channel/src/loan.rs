@@ -1,4 +1,4 @@
-//! Building a message in place: [`Sender::loan_slice`] and [`Sender::loan_uninit`].
+//! Building a message in place: [`Sender::loan_slice`] and [`Sender::loan_uninit`], also of [`spsc`].
 //!
 //! A loan is memory of the session; sending it hands the memory over. The receiver gets a `Vec<E>`, or, with
 //! [`recv_archived`](crate::Receiver::recv_archived), the very memory.
@@ -7,8 +7,9 @@
 
 use crate::end::End;
 use crate::error::{SendError, SendFailure};
-use crate::{Sender, received::Received};
+use crate::{Sender, received::Received, spsc};
 use mp_shm::Message;
+use mp_shm::block::Block;
 use mp_shm::codec::{Element, Room};
 use mp_shm::rkyv::Archive;
 use mp_shm::rkyv::vec::ArchivedVec;
@@ -22,7 +23,24 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Loan<'a, E: Element> {
     room: Room<E>,
-    end: &'a End,
+    lender: Lender<'a>,
+}
+
+/// The end that sends a loan.
+#[derive(Debug)]
+pub(crate) enum Lender<'a> {
+    Ring(&'a End),
+    Lane(&'a mut spsc::End),
+}
+
+impl Lender<'_> {
+    /// Sends the message in `block`, which is there again if it fails.
+    fn send_block(&mut self, block: &mut Option<Block>, patience: Patience) -> Result<(), SendFailure> {
+        match self {
+            Self::Ring(end) => end.send_block([0; 4], block, patience),
+            Self::Lane(end) => end.send_block(block, patience),
+        }
+    }
 }
 
 /// As [`Loan`], not yet written.
@@ -51,7 +69,7 @@ impl<E: Element> Sender<Vec<E>> {
     /// ```
     pub fn loan_slice(&self, len: usize) -> Result<Loan<'_, E>, SendFailure> {
         let room = self.end.room(len).map_err(SendFailure::Session)?;
-        Ok(Loan { room, end: &self.end })
+        Ok(Loan::new(room, Lender::Ring(&self.end)))
     }
 
     /// Lends memory for `len` elements to be written and sent, for code that writes through [`MaybeUninit`].
@@ -59,7 +77,7 @@ impl<E: Element> Sender<Vec<E>> {
     /// # Errors
     /// As [`loan_slice`](Self::loan_slice).
     pub fn loan_uninit(&self, len: usize) -> Result<LoanUninit<'_, E>, SendFailure> {
-        self.loan_slice(len).map(LoanUninit)
+        self.loan_slice(len).map(LoanUninit::new)
     }
 
     /// Sends a copy of a slice, which the receiver gets as a `Vec`.
@@ -67,13 +85,21 @@ impl<E: Element> Sender<Vec<E>> {
     /// # Errors
     /// As [`Sender::send_ref`], and [`loan_slice`](Self::loan_slice).
     pub fn send_slice(&self, elements: &[E]) -> Result<(), SendFailure> {
-        let mut loan = self.loan_slice(elements.len())?;
-        loan.copy_from_slice(elements);
-        loan.send().map_err(|error| error.failure)
+        self.loan_slice(elements.len())?.send_copy(elements)
     }
 }
 
-impl<E: Element> Loan<'_, E> {
+impl<'a, E: Element> Loan<'a, E> {
+    pub(crate) fn new(room: Room<E>, lender: Lender<'a>) -> Self {
+        Self { room, lender }
+    }
+
+    /// Sends a copy of as many elements as were lent.
+    pub(crate) fn send_copy(mut self, elements: &[E]) -> Result<(), SendFailure> {
+        self.copy_from_slice(elements);
+        self.send().map_err(|error| error.failure)
+    }
+
     /// Keeps the first `len` elements.
     ///
     /// # Panics
@@ -115,12 +141,12 @@ impl<E: Element> Loan<'_, E> {
     }
 
     fn send_patiently(self, patience: Patience) -> Result<(), SendError<Self>> {
-        let Self { room, end } = self;
+        let Self { room, mut lender } = self;
         let len = room.len();
         let mut block = Some(room.into_block());
-        end.send_block([0; 4], &mut block, patience).map_err(|failure| {
+        lender.send_block(&mut block, patience).map_err(|failure| {
             let Some(block) = block else { unreachable!("a block that was not sent is there again") };
-            SendError { value: Self { room: Room::of_block(block, len), end }, failure }
+            SendError { value: Self { room: Room::of_block(block, len), lender }, failure }
         })
     }
 }
@@ -140,6 +166,10 @@ impl<E: Element> DerefMut for Loan<'_, E> {
 }
 
 impl<'a, E: Element> LoanUninit<'a, E> {
+    pub(crate) fn new(loan: Loan<'a, E>) -> Self {
+        Self(loan)
+    }
+
     /// The loan, whose first `len` elements are kept.
     ///
     /// # Panics

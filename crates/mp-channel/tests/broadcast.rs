@@ -96,19 +96,25 @@ fn b19_a_receiver_waits_until_a_deadline_and_not_less() {
 }
 
 #[test]
-fn b19_one_who_comes_too_late_is_told_what_he_missed() {
+fn b19_one_who_comes_too_late_is_told_what_he_missed_and_finds_the_last_messages() {
     let _watchdog = watchdog(LONG);
-    for capacity in [1, 2, 3, 8] {
-        let (sender, mut receiver) = channel::<Item>(capacity).unwrap();
-        let count = capacity as u64 * 3 + 1;
-        (0..count).for_each(|number| sender.send(&item(number)).unwrap());
-        let Err(RecvError::Missed(missed)) = receiver.recv() else { panic!("nothing was missed") };
-        let left: Vec<u64> = std::iter::from_fn(|| receiver.try_recv().ok())
-            .inspect(|one| assert!(is_whole(one)))
-            .map(|one| one.0)
-            .collect();
-        assert_eq!(left, (missed..count).collect::<Vec<_>>(), "what was missed and what is left is all");
-        assert!(left.len() as u64 >= (capacity as u64).saturating_sub(1), "{left:?}");
+    for capacity in [1_usize, 2, 3, 7, 8] {
+        let kept = capacity as u64;
+        let counts = [kept, kept + 1, kept * 2, kept * 3 + 1];
+        for (count, bytes) in counts.into_iter().flat_map(|count| [(count, 0), (count, 5000)]) {
+            let (sender, mut receiver) = channel::<(u64, Vec<u8>)>(capacity).unwrap();
+            let item = |number: u64| (number, vec![number.to_le_bytes()[0]; bytes]);
+            (0..count).for_each(|number| sender.send(&item(number)).unwrap());
+            drop(sender);
+            if count > kept {
+                let missed = receiver.recv();
+                assert!(matches!(missed, Err(RecvError::Missed(n)) if n == count - kept), "{missed:?}");
+            }
+            for number in count - kept..count {
+                assert_eq!(receiver.recv().unwrap(), item(number), "of {count} with room for {capacity}");
+            }
+            assert!(receiver.recv().unwrap_err().is_disconnected());
+        }
     }
 }
 

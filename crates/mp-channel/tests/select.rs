@@ -331,6 +331,46 @@ fn b15_a_rendezvous_can_be_selected_from_both_sides() {
     assert_no_backstop();
 }
 
+#[test]
+fn b15_a_rendezvous_needs_one_who_does_not_select() {
+    let _watchdog = watchdog(LONG);
+    let (sender, receiver) = channel::<u64>(0).unwrap();
+    let (end, ended) = channel::<()>(1).unwrap();
+    let (tasks, task) = std::sync::mpsc::channel();
+    let receiving = std::thread::spawn(move || {
+        tasks.send(Task::current()).unwrap();
+        let mut select = Select::new();
+        select.end(&receiver);
+        let ended = select.end(&ended);
+        assert_eq!(select.ready().unwrap(), ended, "nobody sends but by select");
+        receiver.recv().unwrap()
+    });
+    let task = task.recv().unwrap();
+    task.wait_until_blocked();
+    let mut select = Select::new();
+    select.end(&sender);
+    assert!(select.ready_timeout(SHORT).unwrap_err().is_timeout(), "one who selects is not seen");
+    end.send(()).unwrap();
+    select.ready().unwrap();
+    sender.send(1).unwrap();
+    assert_eq!(receiving.join().unwrap(), 1);
+}
+
+#[test]
+fn b15_an_end_counts_as_held_while_a_select_has_it() {
+    let _watchdog = watchdog(LONG);
+    let (sender, receiver) = channel::<u64>(4).unwrap();
+    let (mut lane, lane_out) = spsc::channel::<u64>(4).unwrap();
+    let mut select = Select::new();
+    let ends = [select.end(&receiver), select.end(&lane_out)];
+    drop((receiver, lane_out));
+    sender.try_send(1).unwrap();
+    lane.try_send(1).unwrap();
+    assert!(ends.into_iter().all(|end| select.remove(end)));
+    assert!(sender.try_send(2).unwrap_err().is_disconnected());
+    assert!(lane.try_send(2).unwrap_err().is_disconnected());
+}
+
 /// One that waits at a lane, a rendezvous and a channel until all three are gone; gives how many messages it had of each.
 fn wait_for_all(ends: (Sender<()>, spsc::Receiver<u64>, Receiver<u64>, Receiver<u64>)) -> [u64; 3] {
     let (ready, mut lane, rendezvous, queue) = ends;

@@ -6,62 +6,92 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(pub u16);
 
-impl Kind {
-    /// A free block.
-    pub const FREE: Self = Self(0);
-    /// A block in some process's private cache.
-    pub const CACHED: Self = Self(1);
-    /// A message: an archive and the handles attached to it.
-    pub const MESSAGE: Self = Self(2);
-    /// Part of a process's ledger of references.
-    pub const LEDGER: Self = Self(3);
-    /// The record of a started process: its job and what came of it.
-    pub const JOB: Self = Self(4);
-    /// A channel.
-    pub const CHANNEL: Self = Self(16);
-    /// A value in shared memory: see [`Shared`](crate::Shared).
-    pub const VALUE: Self = Self(32);
-    /// An array in shared memory.
-    pub const ARRAY: Self = Self(33);
-    /// A list in shared memory.
-    pub const LIST: Self = Self(34);
-    /// A frozen archive.
-    pub const FROZEN: Self = Self(35);
-    /// A cell with the latest value of one writer.
-    pub const LATEST: Self = Self(36);
-    /// What makes a part of an array somebody's own: see [`Part`](crate::parts::Part).
-    pub const PART: Self = Self(37);
-    /// A channel whose memory is not trusted.
-    pub const UNTRUSTED: Self = Self(45);
-    /// The sending end of a channel whose memory is not trusted; role 0.
-    pub const UNTRUSTED_SENDER: Self = Self(46);
-    /// The receiving end of a channel whose memory is not trusted; role 1.
-    pub const UNTRUSTED_RECEIVER: Self = Self(47);
-    /// A channel whose receivers all see every message.
-    pub const BUS: Self = Self(42);
-    /// The sending end of a bus; role 0.
-    pub const BUS_SENDER: Self = Self(43);
-    /// The receiving end of a bus; role 1.
-    pub const BUS_RECEIVER: Self = Self(44);
-    /// A count of tickets; role 0.
-    pub const TICKETS: Self = Self(40);
-    /// A ticket; role 1.
-    pub const TICKET: Self = Self(41);
-    /// A file descriptor, held by the session's broker: see [`Fd`](crate::Fd).
-    pub const FD: Self = Self(38);
-    /// The writing end of a cell with the latest value; role 1.
-    pub const LATEST_WRITER: Self = Self(48);
-    /// A channel with one sender and one receiver.
-    pub const LANE: Self = Self(19);
-    /// The only sending end of a channel; role 0.
-    pub const LANE_SENDER: Self = Self(20);
-    /// The only receiving end of a channel; role 1.
-    pub const LANE_RECEIVER: Self = Self(21);
-    /// The sending end of a channel; role 0.
-    pub const SENDER: Self = Self(17);
-    /// The receiving end of a channel; role 1.
-    pub const RECEIVER: Self = Self(18);
+/// The kinds, each with its number and what people call it.
+macro_rules! kinds {
+    ($($(#[$meta:meta])* $kind:ident = $number:literal, $name:literal;)*) => {
+        impl Kind {
+            $($(#[$meta])* pub const $kind: Self = Self($number);)*
 
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// What people call it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                    _ => "unknown",
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    // Blocks that are no objects.
+    /// A free block.
+    FREE = 0, "free";
+    /// A block in some process's private cache.
+    CACHED = 1, "cached";
+    /// A message: an archive and the handles attached to it.
+    MESSAGE = 2, "message";
+    /// Part of a process's ledger of references.
+    LEDGER = 3, "ledger";
+    /// The record of a started process: its job and what came of it.
+    JOB = 4, "job";
+
+    // Channels and their ends.
+    /// A channel.
+    CHANNEL = 16, "channel";
+    /// The sending end of a channel; role 0.
+    SENDER = 17, "sender";
+    /// The receiving end of a channel; role 1.
+    RECEIVER = 18, "receiver";
+    /// A channel with one sender and one receiver.
+    LANE = 19, "lane";
+    /// The only sending end of a channel; role 0.
+    LANE_SENDER = 20, "lane sender";
+    /// The only receiving end of a channel; role 1.
+    LANE_RECEIVER = 21, "lane receiver";
+
+    // Plain memory, as `is_memory` tells it by the numbers.
+    /// A value in shared memory: see [`Shared`](crate::Shared).
+    VALUE = 32, "value";
+    /// An array in shared memory.
+    ARRAY = 33, "array";
+    /// A list in shared memory.
+    LIST = 34, "list";
+    /// A frozen archive.
+    FROZEN = 35, "frozen";
+    /// A cell with the latest value of one writer.
+    LATEST = 36, "latest";
+    /// What makes a part of an array somebody's own: see [`Part`](crate::parts::Part).
+    PART = 37, "part";
+    /// A file descriptor, held by the session's broker: see [`Fd`](crate::Fd).
+    FD = 38, "descriptor";
+
+    // Further objects and their ends.
+    /// A count of tickets; role 0.
+    TICKETS = 40, "tickets";
+    /// A ticket; role 1.
+    TICKET = 41, "ticket";
+    /// A channel whose receivers all see every message.
+    BUS = 42, "broadcast";
+    /// The sending end of a bus; role 0.
+    BUS_SENDER = 43, "broadcast sender";
+    /// The receiving end of a bus; role 1.
+    BUS_RECEIVER = 44, "broadcast receiver";
+    /// A channel whose memory is not trusted.
+    UNTRUSTED = 45, "untrusted channel";
+    /// The sending end of a channel whose memory is not trusted; role 0.
+    UNTRUSTED_SENDER = 46, "untrusted sender";
+    /// The receiving end of a channel whose memory is not trusted; role 1.
+    UNTRUSTED_RECEIVER = 47, "untrusted receiver";
+    /// The writing end of a cell with the latest value; role 1.
+    LATEST_WRITER = 48, "latest writer";
+}
+
+impl Kind {
     /// For an endpoint: the kind of its object, and which of the object's two counts it belongs to.
     #[must_use]
     pub fn endpoint(self) -> Option<(Self, usize)> {
@@ -130,6 +160,15 @@ impl fmt::Display for Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_kind_has_a_number_and_a_name_of_its_own() {
+        assert!(Kind::ALL.is_sorted_by(|one, next| one.0 < next.0), "in the order of their numbers");
+        let names: HashSet<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
+        assert!(!names.contains(Kind(u16::MAX).name()), "none is called unknown");
+    }
 
     #[test]
     fn a_handle_is_16_bytes_and_survives_its_words() {

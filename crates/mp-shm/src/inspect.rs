@@ -341,26 +341,3 @@ fn text(bytes: &[AtomicU8]) -> String {
     let bytes = bytes.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|byte| *byte != 0);
     String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).chars().filter(|one| !one.is_control()).collect()
 }
-
-impl Kind {
-    /// What people call it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::FREE => "free",
-            Self::CACHED => "cached",
-            Self::MESSAGE => "message",
-            Self::LEDGER => "ledger",
-            Self::JOB => "job",
-            Self::CHANNEL => "channel",
-            Self::VALUE => "value",
-            Self::ARRAY => "array",
-            Self::LIST => "list",
-            Self::FROZEN => "frozen",
-            Self::LATEST => "latest",
-            Self::SENDER => "sender",
-            Self::RECEIVER => "receiver",
-            _ => "unknown",
-        }
-    }
-}

@@ -6,7 +6,8 @@
 //! 1. dirty tables: rebuild free lists and spans from stamps;
 //! 2. in every object, release the slots of dead threads, and strip the messages that are lost;
 //! 3. free the blocks with a dead process's stamp that no slot names;
-//! 4. count all references again, tell objects whose end lost its last holder, destroy those that have none;
+//! 4. count all references again, tell objects whose end lost its last holder, destroy those that have none, or none but in their own messages:
+//!    nobody could take those out. What was attached to the messages of the destroyed is counted anew, until nothing more is found;
 //! 5. give the ids of dead threads and processes free;
 //! 6. advance the death epoch and wake all who watch it.
 //!

@@ -470,8 +470,8 @@ impl Locked {
         }
     }
 
-    /// Counts references down; tells objects whose end has no holder left, and destroys those that have none at all, with the
-    /// messages in them and what is attached to those.
+    /// Counts references down; tells objects whose end has no holder left, and destroys those that have none at all, or none but in their own
+    /// messages, with the messages in them and what is attached to those.
     pub(crate) fn release(&mut self, mut work: Vec<(u64, usize)>) {
         while let Some((object, role)) = work.pop() {
             let Some(header) = self.session.block_header(object) else { continue };
@@ -500,7 +500,8 @@ impl Locked {
         }
     }
 
-    /// Whether the only references to an object lie in its own messages: nobody can ever take them out.
+    /// Whether the only references to an object lie in its own messages: nobody can ever take them out. (Of several that hold each other in
+    /// a cycle none is found: they stay until the session ends.)
     pub(crate) fn is_held_by_itself_alone(&self, object: u64, header: &BlockHeader, kind: Kind) -> bool {
         let Some(kind) = kinds::find(kind).filter(|kind| kind.may_hold_itself(self.session, object)) else {
             return false;

@@ -1,7 +1,7 @@
 //! A wake-up between processes that survives the death of who wakes and of who is woken.
 //!
-//! Owns: one futex word a side of a channel (receivers sleep on one, senders on the other). It never holds an owner, only the
-//! bit that says that somebody may be asleep.
+//! Owns: two words a side of a channel (receivers wait at one side, senders at the other). A futex word, which never holds an owner, only the
+//! bit that says that somebody may be asleep on it; and the bells that are armed, a bit for each, of those who wait for this among other things.
 //!
 //! ```text
 //! word     event                                  to            who

@@ -10,6 +10,10 @@
 //! that follows the archive in its block, so a message with handles always has a block. Encoding runs user code and
 //! therefore happens before any slot is claimed.
 //!
+//! Two ways lead around rkyv's serializer. `loan` has an archive that the caller writes himself: a `Vec` of plain elements, built in the block
+//! that will be sent. `serde` makes a message of any type that serde knows: its bytes in another format are the archive, and `inside` tells the
+//! handles in it which message they are in.
+//!
 //! Encoder and decoder are this crate's own types without lifetimes, so a bound on a message is one plain trait. Handles can be
 //! serialised by nothing else: rkyv's `Serialize` of an endpoint asks for [`Attach`], which only [`Encoder`] has; serde's looks for
 //! an encoder that is at work.
