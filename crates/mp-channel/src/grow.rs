@@ -35,18 +35,25 @@ impl End {
     /// Calls `with` with the ring that this end is at.
     #[inline]
     pub(crate) fn at<R>(&self, with: impl FnOnce(&View) -> R) -> R {
+        self.at_block(|ring, _| with(ring))
+    }
+
+    /// [`at`](Self::at), with what stands in `self.ring` for it.
+    #[inline]
+    fn at_block<R>(&self, with: impl FnOnce(&View, u64) -> R) -> R {
         match self.ring.load(Ordering::Relaxed) {
-            0 => with(&self.view),
-            block => with(&View::open(self.view.session, block).unwrap_or(self.view)),
+            0 => with(&self.view, 0),
+            block => with(&View::open(self.view.session, block).unwrap_or(self.view), block),
         }
     }
 
-    /// Goes on to the ring behind `sealed`; says whether there is one.
+    /// Goes on to the ring behind `sealed`, unless another thread has; says whether there is one. An end never goes back.
     #[cold]
-    fn go_on(&self, sealed: &View) -> bool {
+    fn go_on(&self, sealed: &View, block: u64) -> bool {
         let next = sealed.next_block();
-        // A thread that stores what another one has left behind already comes to the next seal, and goes on again.
-        next.into_iter().for_each(|block| self.ring.store(block, Ordering::Relaxed));
+        if let Some(next) = next {
+            let _ = self.ring.compare_exchange(block, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
         next.is_some()
     }
 
@@ -56,9 +63,9 @@ impl End {
         mut receive: impl FnMut(&View) -> Option<Refused>,
     ) -> Option<Refused> {
         for _ in 0..RINGS_MAX {
-            let (refused, goes_on) = self.at(|ring| {
+            let (refused, goes_on) = self.at_block(|ring, block| {
                 let refused = receive(ring);
-                (refused, refused == Some(Refused::Sealed) && self.go_on(ring))
+                (refused, refused == Some(Refused::Sealed) && self.go_on(ring, block))
             });
             if !goes_on {
                 return refused;
@@ -75,14 +82,12 @@ impl End {
     ) -> Result<(), Refused> {
         let mut seals = 0;
         loop {
-            let step = self.at(|ring| {
+            let step = self.at_block(|ring, block| {
                 let refused = match send(ring, Patience::None) {
                     Err(Refused::Waiting) => match self.grow(ring) {
                         Growth::Again => return Step::Again,
                         Growth::Busy => {
-                            let look = Deadline::after(BUSY_LOOK);
-                            let sent = send(ring, patience.at_most(look));
-                            match sent {
+                            match send(ring, patience.at_most(Deadline::after(BUSY_LOOK))) {
                                 Err(Refused::Waiting) if !patience.is_over() => return Step::Again,
                                 other => other,
                             }
@@ -92,7 +97,7 @@ impl End {
                     other => other,
                 };
                 match refused {
-                    Err(Refused::Sealed) if self.go_on(ring) => Step::GoOn,
+                    Err(Refused::Sealed) if self.go_on(ring, block) => Step::GoOn,
                     other => Step::Done(other),
                 }
             });
