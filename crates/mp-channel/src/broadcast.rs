@@ -26,7 +26,7 @@ use crate::end::{refused_receive, refused_send};
 use crate::error::{ChannelError, RecvError, SendFailure};
 use crate::kind::ChannelKind;
 use crate::select::{Selectable, Source};
-use crate::slot::{Cut, Here, View};
+use crate::view::{Cut, Here, View};
 use mp_shm::codec::{ArchivedHandle, Attach, Detach, decode_inline, encode};
 use mp_shm::error::SessionError;
 use mp_shm::handle::Kind;

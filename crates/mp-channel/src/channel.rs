@@ -3,8 +3,8 @@
 use crate::end::End;
 use crate::error::{BatchError, ChannelError, RecvError, SendError, SendFailure};
 use crate::received::Received;
-use crate::slot::Cut;
 use crate::source::{Side, Source};
+use crate::view::Cut;
 use mp_shm::handle::Kind;
 use mp_shm::{Message, Session, message_of_handle};
 use mp_sync::patience::Patience;

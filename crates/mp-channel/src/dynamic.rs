@@ -6,8 +6,8 @@
 
 use crate::end::End;
 use crate::error::{ChannelError, RecvError, SendFailure};
-use crate::slot::{Cut, TAG_BYTES};
 use crate::source::{Side, Source};
+use crate::view::{Cut, TAG_BYTES};
 use mp_shm::codec::{DecodeError, Payload};
 use mp_shm::handle::Kind;
 use mp_shm::{Message, Session, message_of_handle};

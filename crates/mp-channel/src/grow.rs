@@ -19,7 +19,7 @@
 use crate::control::Refused;
 use crate::end::End;
 use crate::ring::Sealing;
-use crate::slot::{Here, View};
+use crate::view::{Here, View};
 use mp_sync::patience::Patience;
 use mp_sys::deadline::Deadline;
 use mp_sys::robust;
@@ -86,12 +86,10 @@ impl End {
                 let refused = match send(ring, Patience::None) {
                     Err(Refused::Waiting) => match self.grow(ring) {
                         Growth::Again => return Step::Again,
-                        Growth::Busy => {
-                            match send(ring, patience.at_most(Deadline::after(BUSY_LOOK))) {
-                                Err(Refused::Waiting) if !patience.is_over() => return Step::Again,
-                                other => other,
-                            }
-                        }
+                        Growth::Busy => match send(ring, patience.at_most(Deadline::after(BUSY_LOOK))) {
+                            Err(Refused::Waiting) if !patience.is_over() => return Step::Again,
+                            other => other,
+                        },
                         Growth::Not => send(ring, patience),
                     },
                     other => other,

@@ -3,7 +3,7 @@
 //! A [`ChannelKind`] owns the blocks that its slots and `returns` name. An [`UntrustedKind`] owns none: a peer may have written any number
 //! there, and what is freed for it would be somebody else's.
 
-use crate::slot::{Here, View};
+use crate::view::{Here, View};
 use mp_shm::Session;
 use mp_shm::kinds::ObjectKind;
 use mp_shm::layout::BLOCK_HEADER_BYTES;

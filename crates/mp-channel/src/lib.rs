@@ -90,6 +90,8 @@ mod source;
 pub mod spsc;
 #[cfg(not(loom))]
 pub mod untrusted;
+#[cfg(not(loom))]
+mod view;
 #[cfg(all(test, not(loom)))]
 mod wrap;
 

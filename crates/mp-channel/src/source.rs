@@ -6,7 +6,7 @@
 use crate::bus::Bus;
 use crate::lane::Lane;
 use crate::ring::{Outlook, Ring};
-use crate::slot::{Here, View};
+use crate::view::{Here, View};
 use mp_shm::Session;
 use mp_shm::references::Reference;
 use mp_sys::robust::{self, Current};

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::channel::{expected_bytes, type_hash};
-use crate::slot::{Cut, View};
+use crate::view::{Cut, View};
 use crate::{Receiver, Select, Sender, spsc};
 use mp_shm::handle::Kind;
 use mp_shm::published::Publishable;

@@ -6,7 +6,7 @@ use super::{End, Receiver, lane, spin};
 use crate::end::{Taken, refused_receive};
 use crate::error::RecvError;
 use crate::received::Received;
-use crate::slot::{Here, View};
+use crate::view::{Here, View};
 use mp_shm::Message;
 use mp_shm::participants::Me;
 use mp_sync::patience::Patience;

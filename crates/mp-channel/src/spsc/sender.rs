@@ -7,7 +7,7 @@ use crate::control::Refused;
 use crate::end::{is_plain, refused_send};
 use crate::error::{BatchError, SendError, SendFailure};
 use crate::loan::{Lender, Loan, LoanUninit};
-use crate::slot::{Here, View};
+use crate::view::{Here, View};
 use mp_shm::Message;
 use mp_shm::block::Block;
 use mp_shm::codec::{Element, Payload, ROOT_BYTES, Room, encode};
