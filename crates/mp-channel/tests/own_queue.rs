@@ -2,8 +2,8 @@
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use mp_channel::channel;
-use mp_shm::Session;
+use mp_channel::{channel, growing_channel};
+use mp_shm::{AnyHandle, Session};
 use mp_spawn::Process;
 use mp_testkit::watchdog;
 use std::time::Duration;
@@ -29,7 +29,21 @@ fn b22_a_channel_whose_last_ends_lie_in_its_own_queue_is_collected() {
         assert_eq!((audit.objects, audit.blocks), (before.objects, before.blocks), "{how}: {audit:?}");
         assert!(audit.counts_are_right);
     }
+    grown_by_its_own_ends();
+    let audit = Session::current().unwrap().audit();
+    assert_eq!((audit.objects, audit.blocks), (before.objects, before.blocks), "grown: {audit:?}");
     holders_that_die();
+}
+
+/// Its ends lie in several of its rings, but not in the first.
+fn grown_by_its_own_ends() {
+    let (sender, receiver) = growing_channel::<Option<AnyHandle>>(1, 1 << 16).unwrap();
+    sender.send(None).unwrap();
+    for _ in 0..5 {
+        sender.send(Some(AnyHandle::of(&sender).unwrap())).unwrap();
+        sender.send(Some(AnyHandle::of(&receiver).unwrap())).unwrap();
+    }
+    assert_eq!(receiver.len(), 11);
 }
 
 fn put_ends_in_and_die(how: u8) {
