@@ -17,7 +17,7 @@ use mp_sys::deadline::Deadline;
 use mp_sys::futex::{self, Watch};
 use std::time::Duration;
 
-/// How long a sleep lasts that cannot watch all that is waited for: on a kernel before 5.16, or with too many words.
+/// How long a sleep lasts that cannot watch all that is waited for: on a kernel before 5.16, with too many words, with several sessions.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The words noted before a look.
@@ -84,8 +84,14 @@ impl Round {
             own.push(Watch::Word(session.death_epoch(), session.death_epoch().load(Ordering::Acquire)));
         }
         let mut look = session.before_sleep();
+        // A sleep watches the deaths of one session; those of the others are looked for.
+        let mut others = self.sessions.iter().skip(1);
+        if others.clone().any(death::find) {
+            return Ok(Slept::Again);
+        }
+        let is_blind = others.next().is_some();
         // Only the first word is slept on without waitv.
-        if own.len() > OWN_MAX || (own.len() > 2 && !futex::watches_all()) {
+        if is_blind || own.len() > OWN_MAX || (own.len() > 2 && !futex::watches_all()) {
             look = Some(look.map_or(LOOK_AGAIN, |look| look.min(LOOK_AGAIN)));
         }
         own.truncate(OWN_MAX);

@@ -74,6 +74,9 @@ pub fn channel_in<T: Message>(
 ///
 /// It grows by doubling, never shrinks, and gives its memory back with its last end. [`Sender::capacity`] tells what it has grown to; while what was
 /// sent before is received more may wait. Order, disconnection and what a death leaves are as ever.
+/// A `try_send` can still be told that the channel is full: at the very moment when somebody else is taking or writing the oldest message, or when
+/// there is no memory to grow by; from then on it does not grow any more.
+///
 /// Messages that are too large for a slot (above some 240 bytes) lie in blocks of their own, which `bytes_max` does not count.
 ///
 /// # Errors

@@ -41,7 +41,8 @@ impl End {
     /// [`at`](Self::at), with what stands in `self.ring` for it.
     #[inline]
     fn at_block<R>(&self, with: impl FnOnce(&View, u64) -> R) -> R {
-        match self.ring.load(Ordering::Relaxed) {
+        // Acquire, pairs with the Release in `go_on`: who goes where another thread has gone sees what that one saw.
+        match self.ring.load(Ordering::Acquire) {
             0 => with(&self.view, 0),
             block => with(&View::open(self.view.session, block).unwrap_or(self.view), block),
         }
@@ -52,7 +53,7 @@ impl End {
     fn go_on(&self, sealed: &View, block: u64) -> bool {
         let next = sealed.next_block();
         if let Some(next) = next {
-            let _ = self.ring.compare_exchange(block, next, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.ring.compare_exchange(block, next, Ordering::Release, Ordering::Relaxed);
         }
         next.is_some()
     }
@@ -86,6 +87,8 @@ impl End {
                 let refused = match send(ring, Patience::None) {
                     Err(Refused::Waiting) => match self.grow(ring) {
                         Growth::Again => return Step::Again,
+                        // Somebody else has that slot in hand; who does not want to wait does not.
+                        Growth::Busy if patience == Patience::None => Err(Refused::Waiting),
                         Growth::Busy => match send(ring, patience.at_most(Deadline::after(BUSY_LOOK))) {
                             Err(Refused::Waiting) if !patience.is_over() => return Step::Again,
                             other => other,

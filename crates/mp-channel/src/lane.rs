@@ -6,6 +6,8 @@
 //! ```text
 //! slot word              event                         to             who
 //! EMPTY, t or FULL, t-N  wrote the message             FULL, t        the sender, edge FULL; t is less than N on from the head
+//! EMPTY, t or FULL, t-N  writes one with handles       WRITING, t, me the sender, before its block is named; then as above
+//! WRITING, t             the sender is dead            DEAD, t        recovery, after it has taken the handles off
 //! head
 //! h                      took the message of FULL, h   h + 1          the receiver, edge HEAD
 //! ```
@@ -15,7 +17,8 @@
 //!
 //! Edges: FULL Release, pairs with the Acquire load of the slot word before the receiver touches the slot; HEAD Release, pairs with the
 //! Acquire load of the head before the sender touches slots that it says are free.
-//! Death: of the sender while it writes: the slot word stays, the message never existed; what the slot names goes with the channel.
+//! Death: of the sender while it writes: the message never existed. What the slot names goes with the channel; handles in it go at once, for
+//! somebody may wait for the last of them, which is why a slot says so when it gets a message with handles.
 //! Of the receiver while it reads: the head stays, and nobody will read the message, for the end has died with its holder.
 //! Wake-ups are those of `mp_sync::notify`, with one sleeper a side.
 //! Models: loom `lane_*` in `tests/loom_lane.rs`.
@@ -24,7 +27,7 @@
 #![expect(unsafe_code, reason = "the pending words")]
 
 use crate::control::{Control, Refused, World};
-use crate::stamp::{EMPTY, FULL, SEQUENCE_MASK, Shape, Slots, word};
+use crate::stamp::{DEAD, EMPTY, FULL, SEQUENCE_MASK, Seen, Shape, Slots, WRITING, word};
 use mp_sync::notify::{Blocked, Owner};
 use mp_sync::patience::Patience;
 use mp_sync::spin::Spin;
@@ -137,6 +140,14 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
         Ok(self.shape.index(position))
     }
 
+    /// Says that a message with handles is written at `position`, before its block is named there.
+    pub fn write_handles(&self, position: u64) {
+        let writing = word(WRITING, position, self.world.me());
+        // Release: recovery, which finds the block's name, finds this before.
+        self.slots.word(self.shape.index(position)).store(writing, Ordering::Release);
+        crash::point("lane.writing");
+    }
+
     /// Publishes the message written at `position` and wakes the receiver; gives the next position.
     #[inline]
     pub fn finish_send(&self, position: u64) -> u64 {
@@ -185,7 +196,12 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
     ) -> Result<u32, Refused> {
         let index = self.shape.index(position);
         let slot = self.slots.word(index);
-        let before = [word(EMPTY, position, 0), word(FULL, self.shape.lap_back(position), 0)];
+        let is_before = |found| {
+            let seen = Seen::of(found);
+            found == word(EMPTY, position, 0)
+                || found == word(FULL, self.shape.lap_back(position), 0)
+                || (seen.sequence == position && matches!(seen.state, WRITING | DEAD))
+        };
         let attempt = |_| {
             let closed = self.closed();
             // Read before the slot: what the sender sent before it left is then found there.
@@ -194,7 +210,7 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
             let found = slot.load(Ordering::Acquire);
             if found == word(FULL, position, 0) {
                 Ok(Ok(index))
-            } else if !before.contains(&found) {
+            } else if !is_before(found) {
                 Ok(Err(Refused::Corrupt))
             } else if nobody_sends {
                 Ok(Err(Refused::Disconnected))

@@ -22,8 +22,8 @@ struct List {
 }
 
 struct Entry {
-    /// Duplicates: they stay open whatever happens to the descriptors that a future was given.
-    fds: Vec<(OwnedFd, Interest)>,
+    /// Duplicates: they stay open whatever happens to the descriptors that a future was given. The thread holds them while it sleeps.
+    fds: Vec<(Arc<OwnedFd>, Interest)>,
     until: Option<Deadline>,
     waker: Waker,
 }
@@ -55,7 +55,7 @@ pub(crate) fn register(
 ) -> io::Result<Registration> {
     let fds = fds
         .iter()
-        .map(|(fd, interest)| Ok((fd.try_clone_to_owned()?, *interest)))
+        .map(|(fd, interest)| Ok((Arc::new(fd.try_clone_to_owned()?), *interest)))
         .collect::<io::Result<Vec<_>>>()?;
     let mut list = lock();
     let changed = match &list.changed {
@@ -90,11 +90,9 @@ fn run(changed: &EventFd) {
             let mut owners = Vec::new();
             for (id, entry) in &list.entries {
                 for (fd, interest) in &entry.fds {
-                    // A copy of this thread's own: the entry may be taken off meanwhile.
-                    if let Ok(fd) = fd.try_clone() {
-                        fds.push((fd, *interest));
-                        owners.push(*id);
-                    }
+                    // Held by this thread, too: the entry may be taken off meanwhile.
+                    fds.push((fd.clone(), *interest));
+                    owners.push(*id);
                 }
             }
             let until = list.entries.values().filter_map(|entry| entry.until).min();

@@ -90,6 +90,8 @@ pub enum Outlook {
     Ready,
     /// It would wait.
     Waiting,
+    /// It would wait, but the ring can be sealed: it is full, and nobody is at work where the next message would go.
+    Full,
     /// It goes on in the next ring.
     Sealed,
 }
@@ -122,6 +124,8 @@ pub struct Ring<'a, S, W> {
     pub thread: Current<'a>,
     /// A receive that finds no message ends when this word has another value.
     pub interrupt: Option<(&'a AtomicU32, u32)>,
+    /// Whether it can be sealed when it is full, which is then told to senders who wait for several things.
+    pub grows: bool,
     /// Most senders to wake for a slot that was emptied: one, or all where a sender waits for its own message to be taken.
     pub senders_woken: u32,
 }
@@ -199,6 +203,10 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         // Only now, off the way of the message; whoever meets the slot before moves the hint on for us.
         self.move_on(&self.hints.tail.0, claim.position);
         self.control.not_empty.0.publish(self.world, self.thread, 1);
+        if self.grows && self.control.not_full.0.bells().load(Ordering::Acquire) != 0 {
+            // FULL is more to a sender than WRITING is: it can make room. Who is killed before this wakes all by its death.
+            self.control.not_full.0.ring(self.world);
+        }
         crash::point("send.done");
     }
 
@@ -402,6 +410,7 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
             DEAD if is_lap_back => Outlook::Ready,
             SEALED if seen.sequence == position => Outlook::Sealed,
             LAST | READING_LAST if is_lap_back => Outlook::Sealed,
+            FULL if is_lap_back => Outlook::Full,
             _ => Outlook::Waiting,
         }
     }

@@ -214,7 +214,12 @@ impl View {
         let block = unsafe { Block::take(self.session, me, self.named(index)?) }?;
         mp_sys::crash::point("slot.block_taken");
         // An earlier one, spent by now, goes back: to who sends next, or to who sends here next.
-        let spent = self.session.spare(me, block.capacity()).and_then(|spent| self.give_back(spent));
+        let spent = if self.next_block().is_none() {
+            self.session.spare(me, block.capacity()).and_then(|spent| self.give_back(spent))
+        } else {
+            // No sender comes here any more.
+            None
+        };
         self.name(index, spent);
         Some(block)
     }

@@ -107,7 +107,8 @@ impl Source {
         for view in self.view.rings() {
             match outlook(&view.ring(here, thread)) {
                 Outlook::Ready => return true,
-                Outlook::Waiting => return self.side == Side::Sender && view.next_cut().is_some(),
+                Outlook::Waiting => return false,
+                Outlook::Full => return view.next_block().is_some() || view.next_cut().is_some(),
                 Outlook::Sealed => {}
             }
         }

@@ -293,7 +293,9 @@ impl View {
         let left = usize::try_from(left).ok()?.checked_sub(SLOTS_FROM)?;
         let capacity = (left / self.cut.stride).min(self.cut.shape.capacity() as usize * 2);
         let shape = Shape::new(u32::try_from(capacity).ok()?.min(CAPACITY_MAX))?;
-        Some(Cut { shape, ..self.cut })
+        // A channel never shrinks; so there are never many rings, either.
+        (capacity > self.cut.shape.capacity() as usize && shape != self.cut.shape)
+            .then_some(Cut { shape, ..self.cut })
     }
 
     /// Puts a ring after this one, unless there is one.
@@ -303,7 +305,15 @@ impl View {
         if self.next_block().is_some() {
             return Ok(());
         }
-        let block = self.session.allocate(Kind::MESSAGE, cut.block_bytes())?;
+        let block = match self.session.allocate(Kind::MESSAGE, cut.block_bytes()) {
+            Ok(block) => block,
+            Err(_) if self.next_block().is_some() => return Ok(()),
+            Err(error) => {
+                // From now on it is an ordinary channel: senders who wait for room are not told again and again that it could grow.
+                self.descriptor.bytes_max.store(0, Ordering::Relaxed);
+                return Err(error);
+            }
+        };
         let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
         let (before, bytes_max) = (load(&self.descriptor.bytes), load(&self.descriptor.bytes_max));
         let laid_out = Self::lay_out_growing(&block, cut, 0, before, bytes_max);
@@ -331,6 +341,7 @@ impl View {
         Ring {
             control: here.view.control(),
             hints: self.control(),
+            grows: self.grows,
             slots: self,
             shape: self.shape(),
             world: here,

@@ -2,10 +2,12 @@
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use mp_channel::stamp::READING;
 use mp_channel::{ChannelError, Receiver, Select, Sender, channel, growing_channel};
 use mp_spawn::Process;
 use mp_testkit::proc::Task;
 use mp_testkit::{assert_no_backstop, watchdog};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -207,4 +209,42 @@ fn b15_a_select_sees_messages_in_every_ring_and_room_that_can_be_made() {
     sender.send(7).unwrap();
     assert_eq!(selecting.join().unwrap(), 7);
     assert_no_backstop();
+}
+
+#[test]
+fn b1_a_growing_channel_never_shrinks() {
+    let _watchdog = watchdog(LONG);
+    for (capacity, bytes_max) in [(1024, 1 << 20), (4, 2048), (4, 1 << 14), (3, 100_000), (1, 5000)] {
+        let (sender, receiver) = growing_channel::<u64>(capacity, bytes_max).unwrap();
+        let mut last = sender.capacity();
+        while sender.try_send(1).is_ok() {
+            let now = sender.capacity();
+            assert!(now >= last, "{last} slots, then {now}");
+            last = now;
+        }
+        while receiver.try_recv().is_ok() {}
+        assert_eq!((0..).take_while(|_| sender.try_send(1).is_ok()).count(), last);
+    }
+}
+
+#[test]
+fn b15_a_sender_is_not_ready_while_somebody_has_the_oldest_message_in_hand() {
+    let _watchdog = watchdog(LONG);
+    let (sender, receiver) = growing_channel::<u64>(2, MUCH).unwrap();
+    sender.try_send(1).unwrap();
+    sender.try_send(2).unwrap();
+    // As a receiver that was stopped leaves it: READING, and this thread's id.
+    let oldest = sender.control_words()[4];
+    let full = oldest.load(Ordering::Relaxed);
+    let me = mp_shm::Session::current().unwrap().me().unwrap().thread;
+    oldest.store(u64::from(me) << 48 | (full & !0xf) | READING, Ordering::Relaxed);
+    let mut select = Select::new();
+    select.end(&sender);
+    assert!(select.ready_timeout(SHORT).unwrap_err().is_timeout());
+    assert!(sender.try_send(3).unwrap_err().is_full());
+    assert!(sender.send_timeout(3, SHORT).unwrap_err().is_full());
+    oldest.store(full, Ordering::Relaxed);
+    assert_eq!(select.ready().unwrap(), 0);
+    sender.try_send(3).unwrap();
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [1, 2, 3]);
 }

@@ -129,6 +129,7 @@ impl Shared {
         Ring {
             control: &self.parts[0].control,
             hints: &part.control,
+            grows: true,
             slots: part,
             shape: part.shape,
             world: view,

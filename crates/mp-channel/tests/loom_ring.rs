@@ -127,6 +127,7 @@ impl Shared {
         Ring {
             control: &self.control,
             hints: &self.control,
+            grows: false,
             slots: self,
             shape: self.shape,
             world: view,

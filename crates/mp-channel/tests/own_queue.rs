@@ -32,7 +32,22 @@ fn b22_a_channel_whose_last_ends_lie_in_its_own_queue_is_collected() {
     grown_by_its_own_ends();
     let audit = Session::current().unwrap().audit();
     assert_eq!((audit.objects, audit.blocks), (before.objects, before.blocks), "grown: {audit:?}");
+    drained_rings_keep_no_blocks();
     holders_that_die();
+}
+
+/// Blocks of a burst of large messages do not stay where no sender comes any more.
+fn drained_rings_keep_no_blocks() {
+    let (sender, receiver) = growing_channel::<Vec<u8>>(1, 1 << 20).unwrap();
+    let before = Session::current().unwrap().audit().blocks;
+    for _ in 0..255 {
+        sender.send(vec![1; 5000]).unwrap();
+    }
+    assert_eq!(sender.capacity(), 128, "1 + 2 + … + 128");
+    assert_eq!(receiver.try_iter().count(), 255);
+    let kept = Session::current().unwrap().audit().blocks - before;
+    // A spare one in each slot of the last ring, the rings themselves, what this process keeps for its next messages.
+    assert!(kept <= 128 + 8 + 64, "{kept} blocks");
 }
 
 /// Its ends lie in several of its rings, but not in the first.

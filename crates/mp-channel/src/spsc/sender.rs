@@ -141,7 +141,7 @@ impl End {
         if const { is_plain::<T>() } && size_of::<T>() <= self.view.inline_max() {
             let me = self.alone(patience)?;
             let write = |view: &View, index| view.write_plain(index, &[0; 4], value);
-            return self.send_with(me, patience, write).map_err(refused_send);
+            return self.send_with(me, patience, false, write).map_err(refused_send);
         }
         self.send_encoded(value, patience)
     }
@@ -156,7 +156,7 @@ impl End {
         {
             let me = self.alone(patience)?;
             let write = |view: &View, index| view.write_bytes(index, &[0; 4], bytes);
-            return self.send_with(me, patience, write).map_err(refused_send);
+            return self.send_with(me, patience, false, write).map_err(refused_send);
         }
         self.expected = encoded.len();
         let mut block = Some(encoded.into_block().map_err(SendFailure::Encode)?);
@@ -181,7 +181,8 @@ impl End {
         patience: Patience,
     ) -> Result<(), SendFailure> {
         let me = self.alone(patience)?;
-        let spare = self.send_with(me, patience, |view, index| {
+        let has_handles = block.as_ref().is_some_and(Block::has_attachments);
+        let spare = self.send_with(me, patience, has_handles, |view, index| {
             block.take().and_then(|block| view.write_block(index, &[0; 4], me.process, block))
         });
         spare.map(drop).map_err(refused_send)
@@ -193,6 +194,7 @@ impl End {
         &mut self,
         me: Me,
         patience: Patience,
+        has_handles: bool,
         write: impl FnOnce(&View, u32) -> R,
     ) -> Result<R, Refused> {
         let Self { view, spin: budget, position, head, .. } = self;
@@ -202,6 +204,9 @@ impl End {
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
             let index = unsafe { lane.begin_send(*position, head, patience, || spin(view, budget)) }?;
             view.fetch_ahead(index);
+            if has_handles {
+                lane.write_handles(*position);
+            }
             let written = write(view, index);
             *position = lane.finish_send(*position);
             Ok(written)
