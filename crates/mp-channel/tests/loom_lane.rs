@@ -93,6 +93,10 @@ impl Shared {
         let patience = Patience::Forever;
         // SAFETY: the model's threads share `Shared` by reference counts, and it outlives them.
         let index = unsafe { self.lane().begin_send(position, &mut head, patience, || None) }.unwrap();
+        if message == 2 {
+            // As for one with handles.
+            self.lane().write_handles(position);
+        }
         // SAFETY: the slot is this side's; loom checks that.
         self.messages[index as usize].with_mut(|place| unsafe { *place = message });
         (self.lane().finish_send(position), head)
