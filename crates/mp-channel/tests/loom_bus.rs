@@ -62,6 +62,7 @@ impl Domain for View<'_> {
         let ring = Ring {
             control: &shared.control,
             hints: &shared.control,
+            grows: false,
             slots: shared,
             shape: shared.shape,
             world: self,
