@@ -221,6 +221,8 @@ impl End {
             let claim = unsafe { ring.begin_send(patience, || self.spin()) }?;
             let spare = write(view, &claim, me, tag, content);
             ring.finish_send(&claim);
+            // Off the way of the message.
+            view.fetch_ahead(claim.index());
             drop(spare);
             if view.is_rendezvous() { self.hand_over(&ring, &claim, me, content, patience) } else { Ok(()) }
         })
@@ -353,7 +355,6 @@ impl End {
 /// Writes into a claimed slot; gives the spare block that was in it.
 #[inline]
 fn write<T>(view: &View, claim: &Claim, me: Me, tag: &Tag, content: &mut Content<'_, T>) -> Option<Block> {
-    view.fetch_ahead(claim.index());
     match content {
         Content::Plain(value) => {
             view.write_plain(claim.index(), tag, *value);

@@ -203,12 +203,13 @@ impl End {
             let lane = lane(view, &here, current);
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
             let index = unsafe { lane.begin_send(*position, head, patience, || spin(view, budget)) }?;
-            view.fetch_ahead(index);
             if has_handles {
                 lane.write_handles(*position);
             }
             let written = write(view, index);
             *position = lane.finish_send(*position);
+            // Off the way of the message.
+            view.fetch_ahead(index);
             Ok(written)
         })
     }
