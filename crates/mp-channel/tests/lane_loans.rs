@@ -1,6 +1,5 @@
 //! Loans through a lane use the same memory again. One test alone in its process: it looks at the whole session.
 #![cfg(not(loom))]
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_channel::spsc;
 use mp_shm::Session;
