@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The order of each sender's messages is kept: nothing is sent in a ring behind its seal, and a receiver leaves a ring when all that was sent there
-//! is taken. Death: before the ring is named, the block has its owner's stamp; afterwards it belongs to the channel, sealed or not.
+//! is taken. Models: loom `grow_*` in `tests/loom_grow.rs`. Death: before the ring is named, the block has its owner's stamp; afterwards it belongs to the channel, sealed or not.
 
 #![expect(unsafe_code, reason = "the pending words of a ring")]
 

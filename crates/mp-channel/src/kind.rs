@@ -57,6 +57,7 @@ impl ObjectKind for UntrustedKind {
 
     fn sweep(&self, session: Session, object: u64, dead: &dyn Fn(u16) -> bool, _: &mut dyn FnMut(u64)) {
         if let Some(view) = View::open(session, object) {
+            let view = view.alone();
             sweep(&view, &view, dead, &mut |_| ());
         }
     }

@@ -3,6 +3,7 @@
 //! | | who sends and receives | what it is for |
 //! |---|---|---|
 //! | [`channel`] | any number each | work, results, anything; capacity 0 is a rendezvous |
+//! | [`growing_channel`] | any number each | the same, with room that is made when it is needed, up to a bound |
 //! | [`spsc`] | one each | the fastest way between two |
 //! | [`oneshot`] | one each, once | an answer |
 //! | [`broadcast`] | any number; every receiver sees all | news, state |
@@ -28,7 +29,7 @@
 //! that a receiver had claimed dies with it, one that a sender had not finished never existed. All senders gone, dropped or dead: receivers
 //! drain what is left and are told. All receivers gone: senders get their values back.
 //!
-//! What it does not do: grow beyond its capacity; order messages of different senders; carry handles through a broadcast or an untrusted channel.
+//! What it does not do: order messages of different senders; carry handles through a broadcast or an untrusted channel.
 //!
 //! Limits: capacity 0 to 2^24; a message of 2 GiB; a process stopped (SIGSTOP) in the middle of an operation holds the channel up at its slot,
 //! and others keep their deadlines.

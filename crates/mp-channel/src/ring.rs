@@ -36,7 +36,7 @@
 //! recovery looked, and lost its handles.)
 //! A stopped sender (SIGSTOP) in WRITING at the head holds up receivers; a stopped receiver holds up senders one lap later. No
 //! user code runs in between.
-//! Models: loom `ring_*` in `tests/loom_ring.rs`.
+//! Models: loom `ring_*` in `tests/loom_ring.rs`, `grow_*` in `tests/loom_grow.rs`.
 //! Source: the stamp per slot is Vyukov's bounded MPMC queue; owner, claim by slot and recovery are ours.
 
 #![expect(unsafe_code, reason = "the pending words")]
@@ -56,6 +56,7 @@ use mp_sys::robust::Current;
 /// Most looks for one claim. Each look that leads to nothing is one that somebody else's claim came in between; so many in a row do not
 /// happen unless somebody writes where he must not.
 const LOOKS_MAX: u32 = 1 << 20;
+
 /// A slot that this thread has claimed, for writing or for reading.
 #[derive(Debug)]
 #[must_use]

@@ -102,7 +102,7 @@ pub fn channel_in<T: Message>(
 
 impl End {
     fn new(view: View, reference: Reference) -> Self {
-        Self { view, reference: Arc::new(reference), spin: Spin::new() }
+        Self { view: view.alone(), reference: Arc::new(reference), spin: Spin::new() }
     }
 
     fn open(reference: Reference, type_hash: u32) -> Result<Self, HandleError> {

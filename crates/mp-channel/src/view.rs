@@ -262,6 +262,11 @@ impl View {
         &self.descriptor.returns
     }
 
+    /// The same ring of a channel whose memory is not to be believed: no other one is looked for, whatever it names.
+    pub(crate) fn alone(self) -> Self {
+        Self { grows: false, ..self }
+    }
+
     /// Whether the channel grows when it is full.
     #[inline]
     pub(crate) fn grows(&self) -> bool {
@@ -275,14 +280,13 @@ impl View {
 
     /// The ring that comes after this one.
     pub(crate) fn next(&self) -> Option<Self> {
-        // NEXT: Acquire, pairs with the Release in `add_next`.
-        let number = self.descriptor.next.load(Ordering::Acquire);
-        if number == 0 { None } else { Self::open(self.session, u64::from(number) * BLOCK_HEADER_BYTES) }
+        Self::open(self.session, self.next_block()?)
     }
 
     /// The block of the ring that comes after this one.
     pub(crate) fn next_block(&self) -> Option<u64> {
-        let number = self.descriptor.next.load(Ordering::Acquire);
+        // NEXT: Acquire, pairs with the Release in `add_next`.
+        let number = if self.grows { self.descriptor.next.load(Ordering::Acquire) } else { 0 };
         (number != 0).then(|| u64::from(number) * BLOCK_HEADER_BYTES)
     }
 
@@ -310,7 +314,9 @@ impl View {
             Err(_) if self.next_block().is_some() => return Ok(()),
             Err(error) => {
                 // From now on it is an ordinary channel: senders who wait for room are not told again and again that it could grow.
-                self.descriptor.bytes_max.store(0, Ordering::Relaxed);
+                // (Not 0: another sender may be about to add a ring, and who opens an end later must know that there are several.)
+                let bytes = self.descriptor.bytes.load(Ordering::Relaxed);
+                self.descriptor.bytes_max.store(bytes, Ordering::Relaxed);
                 return Err(error);
             }
         };
