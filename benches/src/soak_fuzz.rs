@@ -9,7 +9,7 @@
 //! What is checked: every call comes back, nobody crashes. Any answer will do. A channel is used for half a second, then a new one: what is
 //! garbled for good would only be told so again and again. One "kill" is one such round.
 
-use multiproc::shm::codec::decode_inline;
+use multiproc::shm::codec::{DecodeError, decode_inline};
 use multiproc::{Process, Session, channel, untrusted};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -154,8 +154,9 @@ fn round_decode(seed: u64) -> multiproc::Result<Round> {
             bytes[at] = random.u8(..);
         }
         let len = if random.u32(..8) == 0 { random.usize(..bytes.len()) } else { bytes.len() };
-        good += u64::from(decode_inline::<Item>(session, &bytes[..len]).is_ok());
-        good += u64::from(decode_inline::<multiproc::Sender<u64>>(session, &bytes[..len]).is_ok());
+        good += u64::from(decode_inline::<Item, DecodeError>(session, &bytes[..len]).is_ok());
+        good +=
+            u64::from(decode_inline::<multiproc::Sender<u64>, DecodeError>(session, &bytes[..len]).is_ok());
         garbled += 1;
     }
     Ok((garbled, garbled * 2, good))

@@ -260,7 +260,7 @@ impl<T: Message> Receiver<T> {
             Found::Message => {
                 // An archive may ask for an alignment of 16.
                 let bytes = bytes_of(words, len.ok_or(RecvError::Corrupt)?);
-                decode_inline(view.session, &bytes).map_err(RecvError::Decode)
+                decode_inline(view.session, &bytes)
             }
         }
     }

@@ -410,10 +410,10 @@ impl Taken {
     }
 
     /// The value that it is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode<T: Message>(&mut self, session: Session) -> Result<T, RecvError> {
         match self.bytes() {
-            Some(bytes) => decode_inline(session, bytes).map_err(RecvError::Decode),
+            Some(bytes) => decode_inline(session, bytes),
             None => decode_block(self.block.take()),
         }
     }

@@ -212,6 +212,13 @@ impl RecvError {
     }
 }
 
+impl From<DecodeError> for RecvError {
+    #[inline]
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
 impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

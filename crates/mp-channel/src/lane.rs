@@ -30,7 +30,7 @@ use crate::control::{Control, Refused, World};
 use crate::stamp::{DEAD, EMPTY, FULL, SEQUENCE_MASK, Seen, Shape, Slots, WRITING, word};
 use mp_sync::notify::{Blocked, Owner};
 use mp_sync::patience::Patience;
-use mp_sync::spin::Spin;
+use mp_sync::spin::{Spin, gather};
 use mp_sys::atomic::{AtomicU64, Ordering};
 use mp_sys::crash;
 use mp_sys::futex::Watch;
@@ -120,6 +120,10 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
         patience: Patience,
         spin: Option<&Spin>,
     ) -> Result<u32, Refused> {
+        let (capacity, batch) = (self.shape.capacity(), self.shape.batch());
+        if batch > 1 && spin.is_some() && patience != Patience::None {
+            gather(|| self.shape.distance(self.head(), position) <= u64::from(capacity - batch));
+        }
         let attempt = |_| {
             let closed = self.closed();
             if self.world.receivers() == 0 {

@@ -47,7 +47,7 @@ use crate::stamp::{
 };
 use mp_sync::notify::{Blocked, Owner};
 use mp_sync::patience::Patience;
-use mp_sync::spin::Spin;
+use mp_sync::spin::{Spin, gather};
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::crash;
 use mp_sys::futex::Watch;
@@ -161,6 +161,10 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
     #[cold]
     unsafe fn begin_send_waiting(&self, patience: Patience, spin: Option<&Spin>) -> Result<Claim, Refused> {
         let Control { not_full, not_empty, .. } = self.control;
+        let batch = self.shape.batch();
+        if batch > 1 && spin.is_some() && patience != Patience::None {
+            gather(|| self.has_room_for(batch));
+        }
         let attempt = |slept| {
             let closed = self.closed();
             if self.world.receivers() == 0 {
@@ -192,6 +196,13 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         unsafe { not_empty.0.pend(self.thread) };
         crash::point("send.claimed");
         Ok(claim)
+    }
+
+    /// Whether so many messages could go on now, or about as many: slots are not always freed in order.
+    fn has_room_for(&self, count: u32) -> bool {
+        let tail = self.hints.tail.0.load(Ordering::Relaxed) & SEQUENCE_MASK;
+        let last = self.shape.forward(tail, count - 1);
+        self.slots.word(self.shape.index(last)).load(Ordering::Relaxed) == word(EMPTY, last, 0)
     }
 
     /// Publishes the message written into a claimed slot and wakes a receiver.

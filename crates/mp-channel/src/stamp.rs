@@ -33,6 +33,9 @@ pub(crate) const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
 /// Most slots of a ring.
 pub const CAPACITY_MAX: u32 = 1 << 24;
 
+/// Most slots that are worth waiting for at once.
+const BATCH_MAX: u32 = 64;
+
 /// The number of slots and the positions that follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -75,6 +78,23 @@ impl Shape {
         } else {
             ((position | mask) + 1) & SEQUENCE_MASK
         }
+    }
+
+    /// The position `count` on, at most a lap.
+    pub(crate) fn forward(self, position: u64, count: u32) -> u64 {
+        let index = self.index(position) + count;
+        let start = position - u64::from(self.index(position));
+        if index < self.capacity {
+            start + u64::from(index)
+        } else {
+            self.lap_on(start) + u64::from(index - self.capacity)
+        }
+    }
+
+    /// How many messages a sender that finds the channel full waits for room for, if there is somebody to make it: with room for one it would be
+    /// in the way of who makes the next. 0 or 1 if there is nothing to wait for.
+    pub(crate) fn batch(self) -> u32 {
+        (self.capacity / 8).min(BATCH_MAX)
     }
 
     #[inline]
@@ -159,6 +179,9 @@ mod tests {
         let mut position = start;
         for steps in 0..20 {
             assert_eq!(shape.distance(start, position), steps);
+            if steps <= 3 {
+                assert_eq!(shape.forward(start, u32::try_from(steps).unwrap()), position);
+            }
             position = shape.next(position);
         }
         assert_eq!(Shape::new(0), None);

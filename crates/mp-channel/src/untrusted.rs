@@ -240,7 +240,7 @@ impl<T: Message> Receiver<T> {
 
     fn recv_patiently(&self, patience: Patience) -> Result<T, RecvError> {
         let bytes = self.end.receive(patience)?;
-        decode_inline(self.end.view.session, &bytes).map_err(RecvError::Decode)
+        decode_inline(self.end.view.session, &bytes)
     }
 
     /// Receives messages until all senders are gone. A message that is not valid ends it, too.
