@@ -576,6 +576,8 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
             let found = slot.load(Ordering::Acquire);
             let seen = Seen::of(found);
             if seen.sequence == position && (seen.state == FULL || seen.state == LAST) {
+                // The claim waits for the slot's first line; the second one comes meanwhile.
+                self.slots.fetch(index);
                 crash::point("receive.before_claim");
                 let is_last = seen.state == LAST;
                 let state = if is_last { READING_LAST } else { READING };

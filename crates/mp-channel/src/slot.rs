@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `info`, `block`, tag and message belong to whoever has claimed the slot. A slot that is EMPTY may name a spare block: the
-//! receiver of a large message leaves one it no longer needs, if there is no room for it in `returns`; so a steady stream touches no
+//! receiver of a large message leaves one it no longer needs, if it does not go to `returns`; so a steady stream touches no
 //! allocator.
 //!
 //! Death: what a slot names is its own; recovery keeps it there and only takes the attachments off messages that are lost.
@@ -28,6 +28,9 @@ use std::ptr::NonNull;
 const AHEAD: u32 = 2;
 /// In shorter rings a slot ahead may be the other side's.
 const SHORT: u32 = 16;
+/// Bytes from which on spent blocks go back to the senders at once, in [`returns`](crate::returns), to be used while they lie in some cache. The
+/// words for that go to and fro between processors: for a smaller block it costs more than to find it in its slot a lap later.
+const RETURNED_MIN: usize = 8 << 10;
 const IN_BLOCK: u32 = u32::MAX;
 
 impl View {
@@ -215,7 +218,12 @@ impl View {
         mp_sys::crash::point("slot.block_taken");
         // An earlier one, spent by now, goes back: to who sends next, or to who sends here next.
         let spent = if self.next_block().is_none() {
-            self.session.spare(me, block.capacity()).and_then(|spent| self.give_back(spent))
+            let spent = self.session.spare(me, block.capacity());
+            if block.capacity() < RETURNED_MIN {
+                spent
+            } else {
+                spent.and_then(|spent| self.give_back(spent))
+            }
         } else {
             // No sender comes here any more.
             None
@@ -234,9 +242,9 @@ impl View {
         Some(spent)
     }
 
-    /// Fetches a block that a receiver has left, if a message of about `size` bytes will need one, to where the next is allocated from.
+    /// Fetches a block that a receiver has left, if a message of about `size` bytes will need such a one, to where the next is allocated from.
     pub(crate) fn fetch_returned(&self, size: usize, me: Me) {
-        if size > self.inline_max() {
+        if size >= RETURNED_MIN {
             drop(self.take_returned(size, me));
         }
     }

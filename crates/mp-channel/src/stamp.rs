@@ -153,6 +153,10 @@ impl Seen {
 pub trait Slots {
     /// The word of slot `index`, below the capacity.
     fn word(&self, index: u32) -> &AtomicU64;
+
+    /// Starts to fetch what else is in slot `index`, which is about to be claimed for reading; changes nothing but time.
+    #[inline]
+    fn fetch(&self, _index: u32) {}
 }
 
 #[cfg(all(test, not(loom)))]

@@ -29,6 +29,7 @@ use mp_shm::layout::BLOCK_HEADER_BYTES;
 use mp_shm::session::Holders;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use mp_sys::futex::Watch;
+use mp_sys::prefetch::prefetch_for_reading;
 use mp_sys::robust::{self, Current};
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -363,6 +364,13 @@ impl Slots for View {
     fn word(&self, index: u32) -> &AtomicU64 {
         // SAFETY: within the slot, 8-byte aligned, valid for any bit pattern, mapped for ever.
         unsafe { self.place(index, 0).cast::<AtomicU64>().as_ref() }
+    }
+
+    #[inline]
+    fn fetch(&self, index: u32) {
+        if self.cut.stride > 64 {
+            prefetch_for_reading(self.place(index, 64).as_ptr());
+        }
     }
 }
 
