@@ -342,7 +342,10 @@ impl Shared {
         let (tasks, receiver) = dynamic::channel(WINDOW).map_err(PoolError::Channel)?;
         let id = state.next_worker;
         state.next_worker += 1;
-        let process = Process::spawn(worker::main, (id, receiver, self.result_sender.clone()))
+        // Whatever ends this process, no worker outlives it.
+        let builder = Process::builder().daemon(true).name(format!("worker-{id}"));
+        let process = builder
+            .spawn(worker::main, (id, receiver, self.result_sender.clone()))
             .map_err(PoolError::Spawn)?;
         state.workers.insert(id, Worker { process, tasks });
         state.dispatcher.worker_started(id);

@@ -263,6 +263,12 @@ impl Session {
         self.0.file.committed_bytes()
     }
 
+    /// Bytes of address space that the session takes in every process that is part of it.
+    #[must_use]
+    pub fn mapped_bytes(self) -> u64 {
+        self.0.mapping.len() as u64
+    }
+
     pub(crate) fn inner(self) -> &'static Inner {
         self.0
     }

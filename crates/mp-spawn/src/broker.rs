@@ -5,8 +5,9 @@
 
 #![expect(unsafe_code, reason = "file descriptors by number")]
 
-use crate::process::{borrowed, environment, executable};
+use crate::program::{borrowed, environment, executable};
 use mp_shm::Session;
+use mp_sys::setup::Setup;
 use mp_sys::start::{Program, above_standard, start_detached};
 use std::ffi::{CString, c_int};
 use std::io;
@@ -29,6 +30,7 @@ pub(crate) fn start(session: Session, listener: BorrowedFd<'_>) -> io::Result<()
         arguments: &borrowed(&arguments),
         environment: &borrowed(&environment),
         inherit: &[file.as_fd(), listener.as_fd()],
+        setup: &Setup::default(),
     })
 }
 

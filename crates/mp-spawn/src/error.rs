@@ -76,6 +76,8 @@ pub enum JoinError {
     Decode(DecodeError),
     /// Somebody else reaped the process (does the program ignore SIGCHLD?), and it left no value.
     Lost,
+    /// Its value was given to an earlier call.
+    Taken,
     /// Waiting for it failed.
     Wait(io::Error),
 }
@@ -116,6 +118,7 @@ impl fmt::Display for JoinError {
             Self::Value(text) => write!(f, "the process could not encode its function's value: {text}"),
             Self::Decode(error) => write!(f, "the process's value: {error}"),
             Self::Lost => f.write_str("the process was reaped by somebody else; its status is lost"),
+            Self::Taken => f.write_str("the process's value was already taken"),
             Self::Wait(error) => write!(f, "waiting for the process: {error}"),
         }
     }

@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "a constructor, the environment, file descriptors by number")]
 
 use crate::broker;
+use crate::family::{self, Birth};
 use crate::job;
 use mp_shm::Session;
 use mp_shm::deliver::Record;
@@ -28,27 +29,47 @@ static RAN: AtomicBool = AtomicBool::new(false);
 pub(crate) const EXIT_NO_JOB: i32 = 125;
 
 /// What the marker says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
+    /// The session's file.
     pub(crate) fd: RawFd,
     pub(crate) record: Record,
     pub(crate) nonce: u64,
+    /// The parent's process id.
+    pub(crate) parent: u32,
+    /// What a daemon clings to.
+    pub(crate) lifeline: Option<RawFd>,
+    /// Empty if it was given none.
+    pub(crate) name: String,
 }
 
 impl Marker {
-    pub(crate) fn to_text(self) -> String {
-        let Record { owner, offset, generation } = self.record;
-        format!("{}:{owner}:{offset}:{generation}:{}", self.fd, self.nonce)
+    pub(crate) fn to_text(&self) -> String {
+        let Self { fd, record: Record { owner, offset, generation }, nonce, parent, lifeline, name } = self;
+        let lifeline = lifeline.unwrap_or(0);
+        format!("{fd}:{owner}:{offset}:{generation}:{nonce}:{parent}:{lifeline}:{name}")
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(':');
+        // The name may hold anything.
+        let mut parts = text.splitn(8, ':');
         let fd = parts.next()?.parse().ok().filter(|&fd| fd > 2)?;
         let owner = parts.next()?.parse().ok()?;
         let offset = parts.next()?.parse().ok()?;
         let generation = parts.next()?.parse().ok()?;
         let nonce = parts.next()?.parse().ok()?;
-        parts.next().is_none().then_some(Self { fd, record: Record { owner, offset, generation }, nonce })
+        let parent = parts.next()?.parse().ok()?;
+        let lifeline = match parts.next()?.parse().ok()? {
+            0 => None,
+            other => Some(other).filter(|&other| other > 2 && other != fd).map(Some)?,
+        };
+        let name = parts.next()?.to_owned();
+        Some(Self { fd, record: Record { owner, offset, generation }, nonce, parent, lifeline, name })
+    }
+
+    /// The process's name, given or not.
+    pub(crate) fn full_name(&self) -> String {
+        if self.name.is_empty() { format!("process-{}", self.nonce) } else { self.name.clone() }
     }
 }
 
@@ -72,16 +93,29 @@ pub fn init() {
         // SAFETY: at the top of `main`, or in the constructor, no other thread reads the environment.
         unsafe { std::env::remove_var(MARKER) };
         let code = match text.to_str().and_then(Marker::parse) {
-            Some(marker) => child(marker),
+            Some(marker) => child(&marker),
             None => report("the marker in the environment is not one of multiproc's"),
         };
         std::process::exit(code);
     }
 }
 
-fn child(marker: Marker) -> c_int {
+fn child(marker: &Marker) -> c_int {
     let result = crate::panics::catch(|| {
         mp_sys::process::ignore_sigpipe();
+        mp_sys::process::open_standard().map_err(|error| format!("opening the null device: {error}"))?;
+        if let Some(lifeline) = marker.lifeline {
+            // SAFETY: as of the session's file below; it is another one.
+            let lifeline = unsafe { OwnedFd::from_raw_fd(lifeline) };
+            mp_sys::process::close_on_exec(&lifeline).map_err(|error| error.to_string())?;
+            mp_sys::lifeline::cling(lifeline)
+                .map_err(|error| format!("arranging to die with the parent: {error}"))?;
+        }
+        if !marker.name.is_empty() {
+            mp_sys::process::name_thread(&marker.name);
+        }
+        let (name, is_daemon) = (marker.full_name(), marker.lifeline.is_some());
+        family::born(Birth { name, parent: marker.parent, is_daemon });
         // SAFETY: the parent passed this descriptor for us alone; nothing else in this process has opened any yet, or knows of it.
         let fd = unsafe { OwnedFd::from_raw_fd(marker.fd) };
         mp_sys::process::close_on_exec(&fd).map_err(|error| error.to_string())?;
@@ -152,9 +186,25 @@ mod tests {
             fd: 3,
             record: Record { owner: 1, offset: 1 << 35, generation: u32::MAX },
             nonce: u64::MAX,
+            parent: 1,
+            lifeline: Some(4),
+            name: String::from("a:b=c d"),
         };
-        assert_eq!(Marker::parse(&marker.to_text()), Some(marker));
-        for text in ["", "3:1:2:3", "3:1:2:3:4:5", "2:1:2:3:4", "x:1:2:3:4", "3:1:2:3:-4"] {
+        assert_eq!(Marker::parse(&marker.to_text()), Some(marker.clone()));
+        let plain = Marker { lifeline: None, name: String::new(), ..marker };
+        assert_eq!(Marker::parse(&plain.to_text()), Some(plain));
+        let bad = [
+            "",
+            "3:1:2:3",
+            "3:1:2:3:4:5:0",
+            "2:1:2:3:4:5:0:",
+            "x:1:2:3:4:5:0:",
+            "3:1:2:3:-4:5:0:",
+            "3:1:2:3:4:5:3:",
+            "3:1:2:3:4:5:2:",
+            "3:1:2:3:4:5:x:",
+        ];
+        for text in bad {
             assert_eq!(Marker::parse(text), None, "{text}");
         }
     }

@@ -23,6 +23,7 @@ use mp_shm::codec::{Payload, encode};
 use mp_shm::deliver::{Place, Record};
 use mp_shm::layout::BLOCK_HEADER_BYTES;
 use mp_shm::{Message, Session, rkyv};
+use mp_sys::setup::{Limit, Resource};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub(crate) const NEW: u32 = 0;
@@ -37,6 +38,8 @@ pub(crate) struct Job {
     pub(crate) state: AtomicU32,
     /// Set when the parent no longer wants the value.
     pub(crate) unwanted: AtomicU32,
+    /// Bytes of address space that the process may use besides the session's; `u64::MAX` for any number.
+    pub(crate) address_space: AtomicU64,
     /// Shows a child that it found the right record.
     pub(crate) nonce: AtomicU64,
     pub(crate) trampoline: [AtomicU64; 2],
@@ -94,6 +97,15 @@ pub(crate) fn trampoline<A: Message + 'static, R: Message + 'static>(call: Call)
     Ok((block, false))
 }
 
+fn limit_address_space(session: Session, most: u64) -> Result<(), String> {
+    if most == u64::MAX {
+        return Ok(());
+    }
+    let most = most.saturating_add(session.mapped_bytes());
+    let limit = Limit { resource: Resource::AddressSpace, soft: most, hard: most };
+    mp_sys::setup::limit(limit).map_err(|error| format!("limiting the address space: {error}"))
+}
+
 /// Takes the job of this process, runs it, and delivers what came of it. Returns the code to exit with.
 pub(crate) fn run(session: Session, record: Record, nonce: u64) -> Result<i32, String> {
     let job = at(session, record.offset).ok_or("the job's record is outside of the session")?;
@@ -102,8 +114,10 @@ pub(crate) fn run(session: Session, record: Record, nonce: u64) -> Result<i32, S
     let words = |pair: &[AtomicU64; 2]| [pair[0].load(Ordering::Relaxed), pair[1].load(Ordering::Relaxed)];
     let (sealed, function) = (words(&job.trampoline), words(&job.function));
     let call = Call { session, function, argument: Payload::in_block(argument) };
-    let outcome = FnRef::<Call, Outcome>::unseal(session, sealed)
-        .map_err(|error| error.to_string())
+    // Only now: the session must fit in.
+    let limited = limit_address_space(session, job.address_space.load(Ordering::Relaxed));
+    let outcome = limited
+        .and_then(|()| FnRef::<Call, Outcome>::unseal(session, sealed).map_err(|error| error.to_string()))
         .and_then(|trampoline| trampoline.call(call));
     let (block, state, code) = match outcome {
         Ok((block, went_well)) => (block, DONE, if went_well { 0 } else { 101 }),

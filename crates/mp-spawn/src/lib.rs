@@ -16,16 +16,26 @@
 //! Limits: Linux with glibc; a stack overflow in a child is reported as SIGSEGV; a child whose parent dies runs on to its end.
 
 mod broker;
+mod builder;
+mod child;
 pub mod code;
 mod error;
+mod family;
 mod handle;
 pub mod hook;
 mod job;
 pub mod panics;
 mod process;
+mod program;
 mod spawn_macro;
+mod starting;
 
+pub use builder::{Builder, Resource, Stdio};
+pub use child::{Child, active_children};
 pub use error::{JoinError, SpawnError};
+pub use family::{Current, Parent, current, parent};
 pub use handle::{PeerProcess, ProcessHandle};
 pub use hook::init;
-pub use process::{Process, set_executable};
+pub use mp_sys::process::Ended;
+pub use process::Process;
+pub use program::set_executable;

@@ -1,74 +1,66 @@
 //! The parent's side: starting a process and waiting for what its function returns.
 
-use crate::broker;
+use crate::builder::{Builder, Pipes};
+use crate::child::{self, Child};
 use crate::code::FnRef;
 use crate::error::{JoinError, SpawnError};
 use crate::handle::ProcessHandle;
-use crate::hook::{self, MARKER, Marker};
+use crate::hook::{self, Marker};
 use crate::job::{self, Call, Failure, Job, Outcome};
+use crate::program::start_self;
+use crate::starting;
 use mp_shm::block::Block;
 use mp_shm::codec::{Encoded, Payload, encode};
 use mp_shm::fds::FdError;
 use mp_shm::handle::Kind;
 use mp_shm::{Message, Session};
-use mp_sys::deadline::Deadline;
-use mp_sys::process::{Child, Ended};
-use mp_sys::start::{Program, start};
-use std::ffi::{CStr, CString, OsString};
+use mp_sys::lifeline::{Lifeline, lifeline};
+use mp_sys::process::Ended;
+use mp_sys::start::above_standard;
 use std::fmt;
+use std::io::{self, PipeReader, PipeWriter};
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A process that runs a function returning `R`.
+/// A process that runs a function returning `R`. What can be done without knowing `R` is in [`Child`], which it dereferences to: waiting for
+/// its end, signalling it.
 ///
-/// Dropping it lets the process run on; it is reaped when it has ended and the next process is started or dropped.
+/// Dropping it lets the process run on; it is reaped when it has ended and the next process is started or dropped. When `main` returns, the
+/// program still waits for it, unless it is [detached](Child::detach) or a [daemon](Builder::daemon).
 pub struct Process<R> {
+    /// This process's end of the pipe to the child's standard input, if there is one. Joining closes it.
+    pub stdin: Option<PipeWriter>,
+    /// This process's end of the pipe from the child's standard output, if there is one. A child that nobody reads from waits once the pipe
+    /// is full (64 KiB).
+    pub stdout: Option<PipeReader>,
+    /// As [`stdout`](Self::stdout), of standard error.
+    pub stderr: Option<PipeReader>,
+    child: Child,
+    /// `None` once its value was given to whoever asked.
     running: Option<Running>,
+    kills_on_drop: bool,
     returns: PhantomData<fn() -> R>,
 }
 
 #[derive(Debug)]
 struct Running {
-    child: Arc<Child>,
+    child: Child,
     session: Session,
     record: Block,
 }
 
-/// A process that has not taken its job yet. Should it end before that, no sentinel tells, and what its argument holds must come back:
-/// sleepers of this process look after it.
-#[derive(Debug)]
-struct Start {
-    child: Arc<Child>,
-    session: Session,
-    job: &'static Job,
-}
-
-static STARTING: Mutex<Vec<Start>> = Mutex::new(Vec::new());
-/// Entries of `STARTING`, to be read without its lock.
-static STARTS: AtomicUsize = AtomicUsize::new(0);
-/// How soon a sleeper looks at starting processes again; a start takes about a millisecond.
-const START_LOOK: Duration = Duration::from_millis(2);
-
 /// Processes whose handle was dropped while they ran.
-static DETACHED: Mutex<Vec<Running>> = Mutex::new(Vec::new());
-static EXECUTABLE: Mutex<Option<PathBuf>> = Mutex::new(None);
+static DROPPED: Mutex<Vec<Running>> = Mutex::new(Vec::new());
 static NONCE: AtomicU64 = AtomicU64::new(1);
 
-/// Makes children run another executable than this process's own: for a library inside a program that is not ours. It must be the same
-/// build of the code that is called; that is checked in the child.
-pub fn set_executable(path: impl Into<PathBuf>) {
-    *EXECUTABLE.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.into());
-}
-
-/// The process's pidfd: readable once the process has ended, so that a `select` can wait for it beside channels, sockets and times.
-impl<R: Message + 'static> AsFd for Process<R> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.running().child.pidfd()
+impl Process<()> {
+    /// For processes that are to differ from this one in more than what they run: see [`Builder`].
+    pub fn builder() -> Builder {
+        Builder::new()
     }
 }
 
@@ -89,11 +81,20 @@ impl<R: Message + 'static> Process<R> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn spawn<A: Message + 'static>(f: fn(A) -> R, argument: A) -> Result<Self, SpawnError> {
+        Self::start(&Builder::new(), f, argument)
+    }
+
+    pub(crate) fn start<A: Message + 'static>(
+        builder: &Builder,
+        f: fn(A) -> R,
+        argument: A,
+    ) -> Result<Self, SpawnError> {
         if !hook::has_run() {
             return Err(SpawnError::NoHook);
         }
-        reap_detached();
+        reap_dropped();
         let session = Session::current().map_err(SpawnError::Session)?;
+        child::arrange_exit().map_err(SpawnError::Start)?;
         let trampoline = FnRef::<Call, Outcome>::new(job::trampoline::<A, R>);
         let trampoline = trampoline.seal(session).map_err(SpawnError::Code)?;
         let function = FnRef::new(f).seal(session).map_err(SpawnError::Code)?;
@@ -103,6 +104,7 @@ impl<R: Message + 'static> Process<R> {
         job.state.store(job::NEW, Ordering::Relaxed);
         job.nonce.store(nonce, Ordering::Relaxed);
         job.unwanted.store(0, Ordering::Relaxed);
+        job.address_space.store(builder.address_space().unwrap_or(u64::MAX), Ordering::Relaxed);
         job.value.clear();
         job.argument.clear();
         for (place, word) in job.trampoline.iter().zip(trampoline).chain(job.function.iter().zip(function)) {
@@ -111,16 +113,15 @@ impl<R: Message + 'static> Process<R> {
         let block =
             encode(session, &argument, 0).and_then(Encoded::into_block).map_err(SpawnError::Encode)?;
         session.put(&job.argument, block);
-        let marker = Marker { fd: session.fd().as_raw_fd(), record: session.record(&record), nonce };
-        match start_self(session, marker) {
-            Ok(child) => {
-                let child = Arc::new(child);
-                watch_start(Start { child: child.clone(), session, job });
-                let running = Running { child, session, record };
-                Ok(Self { running: Some(running), returns: PhantomData })
+        match start_child(builder, session, &record, nonce) {
+            Ok((child, Pipes { stdin, stdout, stderr })) => {
+                starting::watch(child.clone(), session, job);
+                let running = Some(Running { child: child.clone(), session, record });
+                let kills_on_drop = builder.kills_on_drop;
+                Ok(Self { stdin, stdout, stderr, child, running, kills_on_drop, returns: PhantomData })
             }
             Err(error) => {
-                take_back(session, job);
+                starting::take_back(session, job);
                 Err(SpawnError::Start(error))
             }
         }
@@ -131,20 +132,44 @@ impl<R: Message + 'static> Process<R> {
     /// # Errors
     /// [`JoinError`] tells how it ended otherwise.
     pub fn join(mut self) -> Result<R, JoinError> {
-        let Some(running) = self.running.take() else { unreachable!("only `join` and `drop` take it") };
-        let ended = running.child.reap();
-        let value = running.finish();
-        let failed = || match ended {
+        self.stdin = None;
+        self.collect()
+    }
+
+    /// What the process's function returned, if the process has ended; `None` while it runs. The value is given once:
+    /// afterwards this is [`JoinError::Taken`].
+    pub fn try_join(&mut self) -> Option<Result<R, JoinError>> {
+        (self.running.is_none() || self.child.is_finished()).then(|| self.collect())
+    }
+
+    /// [`try_join`](Self::try_join) after waiting for the end of the process for at most `timeout`.
+    pub fn join_timeout(&mut self, timeout: Duration) -> Option<Result<R, JoinError>> {
+        if self.running.is_some() {
+            self.stdin = None;
+            match self.child.wait_timeout(timeout) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(JoinError::Wait(error))),
+            }
+        }
+        Some(self.collect())
+    }
+
+    /// Waits for its end, and takes what it left.
+    fn collect(&mut self) -> Result<R, JoinError> {
+        let Some(running) = self.running.take() else { return Err(JoinError::Taken) };
+        let ended = running.child.wait();
+        let failed = |ended| match ended {
             Ok(Ended::Exited(code)) => JoinError::Exited(code),
             Ok(Ended::Killed { signal, core_dumped }) => JoinError::Killed { signal, core_dumped },
             Err(_) => JoinError::Lost,
         };
-        match value {
+        match running.finish() {
             Left::Value(payload) => {
                 match payload.decode::<Result<R, Failure>>().map_err(JoinError::Decode)? {
                     // A process that delivered its value and then crashed on its way out did not end well.
                     Ok(value) if matches!(ended, Ok(Ended::Exited(0)) | Err(_)) => Ok(value),
-                    Ok(_) => Err(failed()),
+                    Ok(_) => Err(failed(ended)),
                     Err(Failure::Panicked(panic)) => Err(JoinError::Panicked(panic)),
                     Err(Failure::Argument(text)) => Err(JoinError::Argument(text)),
                     Err(Failure::Value(text)) => Err(JoinError::Value(text)),
@@ -153,7 +178,7 @@ impl<R: Message + 'static> Process<R> {
             Left::Refusal(payload) => {
                 Err(JoinError::Refused(payload.decode::<String>().unwrap_or_else(|error| error.to_string())))
             }
-            Left::Nothing => Err(failed()),
+            Left::Nothing => Err(failed(ended)),
             Left::Untouched => match ended {
                 Ok(ended) => Err(JoinError::NotStarted(ended)),
                 Err(_) => Err(JoinError::Lost),
@@ -163,16 +188,10 @@ impl<R: Message + 'static> Process<R> {
 }
 
 impl<R> Process<R> {
-    fn running(&self) -> &Running {
-        self.running
-            .as_ref()
-            .unwrap_or_else(|| unreachable!("only `join` and `drop` take it, and both consume"))
-    }
-
-    /// The process id.
+    /// The process without its value, for a list of children of different kinds.
     #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.running().child.pid()
+    pub fn child(&self) -> &Child {
+        &self.child
     }
 
     /// A handle of the process, for other processes: it can be sent, nested anywhere in a message.
@@ -180,56 +199,47 @@ impl<R> Process<R> {
     /// # Errors
     /// [`FdError`]: the session's broker cannot hold the process's descriptor.
     pub fn handle(&self) -> Result<ProcessHandle, FdError> {
-        ProcessHandle::of(&self.running().child)
+        ProcessHandle::of(self.child.process())
     }
+}
 
-    /// Whether the process has ended.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.running().child.has_ended().unwrap_or(true)
+impl<R> Deref for Process<R> {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.child
     }
+}
 
-    /// Waits for the end of the process for at most `timeout`; says whether it has ended. [`join`](Self::join) then does not block.
-    ///
-    /// # Errors
-    /// [`JoinError::Wait`].
-    pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, JoinError> {
-        self.running().child.wait_ended(Some(Deadline::after(timeout))).map_err(JoinError::Wait)
-    }
-
-    /// Asks the process to end (SIGTERM). Nothing happens if it has ended; the signal never reaches another process.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn terminate(&self) -> std::io::Result<()> {
-        self.running().child.terminate()
-    }
-
-    /// Ends the process (SIGKILL). Nothing happens if it has ended; the signal never reaches another process.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn kill(&self) -> std::io::Result<()> {
-        self.running().child.kill()
+/// The process's pidfd: readable once the process has ended, so that a `select` can wait for it beside channels, sockets and times.
+impl<R> AsFd for Process<R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.child.as_fd()
     }
 }
 
 impl<R> fmt::Debug for Process<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Process").field("pid", &self.pid()).finish_non_exhaustive()
+        f.debug_struct("Process")
+            .field("pid", &self.pid())
+            .field("name", &self.name())
+            .finish_non_exhaustive()
     }
 }
 
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            let job = job_in(running.session, &running.record);
-            running.session.set(&job.unwanted, 1);
-            // What it has delivered already is unwanted, too.
-            drop(running.session.take_back(&job.value).map(Payload::in_block));
-            DETACHED.lock().unwrap_or_else(PoisonError::into_inner).push(running);
-            reap_detached();
+        let Some(running) = self.running.take() else { return };
+        if self.kills_on_drop && self.child.kill().is_ok() {
+            // Nobody asks for its status any more.
+            let _ = self.child.wait();
         }
+        let job = job_in(running.session, &running.record);
+        running.session.set(&job.unwanted, 1);
+        // What it has delivered already is unwanted, too.
+        drop(running.session.take_back(&job.value).map(Payload::in_block));
+        DROPPED.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+        reap_dropped();
     }
 }
 
@@ -249,9 +259,9 @@ impl Running {
         // What it held comes back now, not at the next wait.
         self.session.recover_dead();
         let job = job_in(self.session, &self.record);
-        forget_start(job);
+        starting::forget(job);
         let state = job.state.load(Ordering::Acquire);
-        take_back(self.session, job);
+        starting::take_back(self.session, job);
         let value = self.session.take_back(&job.value).map(Payload::in_block);
         match (state, value) {
             (job::DONE, Some(payload)) => Left::Value(payload),
@@ -266,100 +276,44 @@ fn job_in(session: Session, record: &Block) -> &'static Job {
     job::at(session, record.offset()).unwrap_or_else(|| unreachable!("a block allocated for a job holds one"))
 }
 
-fn watch_start(start: Start) {
-    mp_shm::starts::set_look(look_after_starts);
-    let session = start.session;
-    let mut starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-    starting.push(start);
-    STARTS.store(starting.len(), Ordering::Release);
-    drop(starting);
-    // Who sleeps now does not look after it yet.
-    session.wake_sleepers();
-}
-
-/// Takes back the arguments of processes that ended without taking them; says when to look again.
-fn look_after_starts() -> Option<Duration> {
-    if STARTS.load(Ordering::Acquire) == 0 {
-        return None;
-    }
-    // Another thread looks: enough to look again later.
-    let Ok(mut starting) = STARTING.try_lock() else { return Some(START_LOOK) };
-    starting.retain(|start| {
-        if start.job.state.load(Ordering::Acquire) != job::NEW {
-            return false;
-        }
-        let ended = start.child.has_ended().unwrap_or(true);
-        if ended {
-            take_back(start.session, start.job);
-        }
-        !ended
-    });
-    STARTS.store(starting.len(), Ordering::Release);
-    (!starting.is_empty()).then_some(START_LOOK)
-}
-
-/// Before the record of a process is used for something else.
-fn forget_start(job: &Job) {
-    let mut starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-    starting.retain(|start| !std::ptr::eq(start.job, job));
-    STARTS.store(starting.len(), Ordering::Release);
-}
-
-/// Drops the argument that no child will take any more.
-fn take_back(session: Session, job: &Job) {
-    drop(session.take_back(&job.argument).map(Payload::in_block));
-}
-
 /// Reaps the processes whose handle was dropped and which have ended since.
-fn reap_detached() {
-    let mut detached = DETACHED.lock().unwrap_or_else(PoisonError::into_inner);
-    detached.retain(|running| {
-        let ended = running.child.has_ended().unwrap_or(true);
+fn reap_dropped() {
+    let mut dropped = DROPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    dropped.retain(|running| {
+        let ended = running.child.is_finished();
         if ended {
             // Nobody asks for its status any more.
-            let _ = running.child.reap();
+            let _ = running.child.wait();
             drop(running.finish());
         }
         !ended
     });
 }
 
-fn start_self(session: Session, marker: Marker) -> std::io::Result<Child> {
-    let arguments = strings(std::env::args_os())?;
-    let environment = environment(&format!("{MARKER}={}", marker.to_text()))?;
-    start(&Program {
-        path: &executable()?,
-        arguments: &borrowed(&arguments),
-        environment: &borrowed(&environment),
-        inherit: &[session.fd()],
-    })
-}
-
-/// The program that children run.
-pub(crate) fn executable() -> std::io::Result<CString> {
-    let executable = EXECUTABLE.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(match executable {
-        Some(path) => CString::new(path.into_os_string().into_vec())?,
-        None => c"/proc/self/exe".to_owned(),
-    })
-}
-
-/// The environment of this process, and a marker.
-pub(crate) fn environment(marker: &str) -> std::io::Result<Vec<CString>> {
-    let ours = |name: &OsString| name == MARKER || name == broker::MARKER;
-    let environment = std::env::vars_os().filter(|(name, _)| !ours(name)).map(|(name, value)| {
-        let mut entry = name;
-        entry.push("=");
-        entry.push(value);
-        entry
-    });
-    strings(environment.chain([OsString::from(marker)]))
-}
-
-fn strings(from: impl Iterator<Item = OsString>) -> std::io::Result<Vec<CString>> {
-    from.map(|one| CString::new(one.as_bytes()).map_err(Into::into)).collect()
-}
-
-pub(crate) fn borrowed(strings: &[CString]) -> Vec<&CStr> {
-    strings.iter().map(CString::as_c_str).collect()
+/// Starts the process of a job, and puts it into the list of children.
+fn start_child(
+    builder: &Builder,
+    session: Session,
+    record: &Block,
+    nonce: u64,
+) -> io::Result<(Child, Pipes)> {
+    let (setup, pipes) = builder.setup()?;
+    let file = session.fd();
+    // A program without standard descriptors may have it there.
+    let above = if file.as_raw_fd() <= 2 { Some(above_standard(file)?) } else { None };
+    let file = above.as_ref().map_or(file, AsFd::as_fd);
+    let (line, end): (Option<Lifeline>, Option<OwnedFd>) =
+        if builder.is_daemon { lifeline().map(|(line, end)| (Some(line), Some(end)))? } else { (None, None) };
+    let marker = Marker {
+        fd: file.as_raw_fd(),
+        record: session.record(record),
+        nonce,
+        parent: std::process::id(),
+        lifeline: end.as_ref().map(AsRawFd::as_raw_fd),
+        name: builder.name.clone().unwrap_or_default(),
+    };
+    let inherit = [Some(file), end.as_ref().map(AsFd::as_fd)].into_iter().flatten();
+    let inherit: Vec<_> = inherit.chain(builder.inherit.iter().map(|fd| fd.as_fd())).collect();
+    let process = start_self(builder, &setup, &inherit, &marker)?;
+    Ok((Child::new(process, nonce, marker.full_name(), line), pipes))
 }

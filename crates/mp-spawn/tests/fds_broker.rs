@@ -103,7 +103,7 @@ fn b4_the_broker_ends_with_the_last_of_its_session() {
                 writeln!(output, "\nbroker {} opened {opened}", status().pid).unwrap();
             };
             let (sender, runs) = channel(1).unwrap();
-            drop(Process::spawn(outlive, (fd, std::process::id(), sender)).unwrap());
+            Process::spawn(outlive, (fd, std::process::id(), sender)).unwrap().detach();
             runs.recv().unwrap();
             std::process::exit(0);
         }

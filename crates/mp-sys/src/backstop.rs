@@ -2,7 +2,7 @@
 //!
 //! Every protocol here wakes exactly; a backstop turns an undiscovered lost wake-up from a hang into a delay. One that finds
 //! work is counted, and a count above zero fails the tests. `MP_BACKSTOP=off` turns it off: kill tests run that way.
-//! A sleep's first backstop is 1 s and doubles to 60 s. Where the kernel cannot watch several words it stays at 1 s.
+//! A sleep's first backstop is 1 s, the next 8 s, all others 60 s. Where the kernel cannot watch several words it stays at 1 s.
 
 use crate::atomic::AtomicU32;
 use crate::deadline::Deadline;
@@ -34,7 +34,7 @@ impl Backstop {
             return deadline;
         }
         let backstop = Deadline::after(self.next);
-        self.next = if crate::futex::watches_all() { (self.next * 2).min(LONGEST) } else { FIRST };
+        self.next = if crate::futex::watches_all() { (self.next * 8).min(LONGEST) } else { FIRST };
         Some(deadline.map_or(backstop, |deadline| deadline.min(backstop)))
     }
 }

@@ -19,6 +19,8 @@
 //! | [`packet`] | frames with at most one descriptor each, over a socket with an abstract name |
 //! | [`poll`] | waiting for file descriptors; a descriptor that can be rung |
 //! | [`exit`] | code that runs when the program ends |
+//! | [`setup`] | what a new process changes about itself before its program starts |
+//! | [`lifeline`] | dying with another process |
 //! | [`start`] | starting a program by a vfork-style clone |
 //! | [`pidfd`] | waiting for the end of a process and signalling it, never another that got its id |
 //! | [`process`] | children; start times and states of processes |
@@ -53,6 +55,8 @@ pub mod force;
 #[cfg(not(loom))]
 pub mod fork;
 #[cfg(not(loom))]
+pub mod lifeline;
+#[cfg(not(loom))]
 pub mod memory;
 #[cfg(not(loom))]
 pub mod object;
@@ -66,6 +70,8 @@ pub mod poll;
 pub mod prefetch;
 #[cfg(not(loom))]
 pub mod process;
+#[cfg(not(loom))]
+pub mod setup;
 #[cfg(not(loom))]
 pub mod socket;
 #[cfg(not(loom))]

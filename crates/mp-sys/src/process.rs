@@ -200,6 +200,36 @@ pub fn random() -> io::Result<[u64; 2]> {
     Ok([number as u64, (number >> 64) as u64])
 }
 
+/// The id of this process's parent: 1, or another adopter's, once that has ended.
+#[must_use]
+pub fn parent() -> u32 {
+    rustix::process::getppid().map_or(0, |pid| pid.as_raw_pid().unsigned_abs())
+}
+
+/// Names the calling thread in the system's lists; the first 15 bytes.
+pub fn name_thread(name: &str) {
+    let mut short: Vec<u8> = name.bytes().take_while(|&byte| byte != 0).take(15).collect();
+    short.push(0);
+    // It is for reading alone; a process that is called otherwise works as well.
+    let _ = std::ffi::CStr::from_bytes_with_nul(&short).map(rustix::thread::set_name);
+}
+
+/// Opens the null device for each of the standard descriptors that is closed: else the next file that is opened would be one, and what is printed
+/// would go there. Rust's runtime does the same before `main`.
+///
+/// # Errors
+/// The null device cannot be opened.
+pub fn open_standard() -> io::Result<()> {
+    loop {
+        let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+        if std::os::fd::AsRawFd::as_raw_fd(&null) > 2 {
+            return Ok(());
+        }
+        // For as long as the process lives.
+        std::mem::forget(null);
+    }
+}
+
 /// Makes writes to a closed pipe an error instead of a signal, as Rust's runtime does before `main`.
 pub fn ignore_sigpipe() {
     crate::start::ignore(libc::SIGPIPE);

@@ -13,6 +13,7 @@
 #![expect(unsafe_code, reason = "clone, signal masks and execve")]
 
 use crate::process::Child;
+use crate::setup::{Setup, Step, apply, errno};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -28,6 +29,8 @@ pub struct Program<'a> {
     pub environment: &'a [&'a CStr],
     /// File descriptors, 3 or higher, that stay open in the child under the same number; all others above 2 are closed.
     pub inherit: &'a [BorrowedFd<'a>],
+    /// What it changes about itself first.
+    pub setup: &'a Setup,
 }
 
 struct Shared {
@@ -40,7 +43,9 @@ struct Shared {
     environment: *const *const libc::c_char,
     inherit: *const RawFd,
     inherit_len: usize,
+    setup: *const Setup,
     mask: libc::sigset_t,
+    step: Step,
     error: libc::c_int,
 }
 
@@ -102,7 +107,9 @@ fn start_with(program: &Program<'_>, inner_stack: *mut libc::c_void, null: RawFd
         environment: environment.as_ptr(),
         inherit: inherit.as_ptr(),
         inherit_len: inherit.len(),
+        setup: program.setup,
         mask: block_signals(),
+        step: Step::Program,
         error: 0,
     };
     let mut pidfd: RawFd = -1;
@@ -124,7 +131,9 @@ fn start_with(program: &Program<'_>, inner_stack: *mut libc::c_void, null: RawFd
     if error != 0 {
         // The child only said why it could not exec, and ended: nothing of its status is of interest.
         let _ = child.reap();
-        return Err(io::Error::from_raw_os_error(error));
+        // SAFETY: as above.
+        let step = unsafe { (&raw const shared.step).read_volatile() };
+        return Err(step.error(error));
     }
     Ok(child)
 }
@@ -163,7 +172,7 @@ extern "C" fn in_between(shared: *mut libc::c_void) -> libc::c_int {
     // SAFETY: as in `start_with`: it suspends this process, and with it the parent, until it has exec'd or ended.
     if unsafe { libc::clone(in_child, stack, flags, shared.cast()) } < 0 {
         // SAFETY: nobody else uses it: there is no inner process.
-        return fail(unsafe { &mut *shared });
+        return fail(unsafe { &mut *shared }, Step::Program, errno());
     }
     // SAFETY: ends this process without running anything of the parent's.
     unsafe { libc::_exit(0) }
@@ -191,9 +200,13 @@ extern "C" fn in_child(shared: *mut libc::c_void) -> libc::c_int {
         for standard in 0..3 {
             // SAFETY: changes the child's own table.
             if unsafe { libc::dup2(shared.null, standard) } < 0 {
-                return fail(shared);
+                return fail(shared, Step::Descriptors, errno());
             }
         }
+    }
+    // SAFETY: the parent keeps it alive.
+    if let Err((step, errno)) = apply(unsafe { &*shared.setup }) {
+        return fail(shared, step, errno);
     }
     // SAFETY: only marks file descriptors of the child's own table as close-on-exec.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
@@ -204,20 +217,19 @@ extern "C" fn in_child(shared: *mut libc::c_void) -> libc::c_int {
         let fd = unsafe { *entry };
         // SAFETY: clears close-on-exec in the child's own table.
         if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } < 0 {
-            return fail(shared);
+            return fail(shared, Step::Descriptors, errno());
         }
     }
     restore_signals(&shared.mask);
     // SAFETY: path, arguments and environment are null-terminated and outlive the call.
     unsafe { libc::execve(shared.path, shared.arguments, shared.environment) };
-    fail(shared)
+    fail(shared, Step::Program, errno())
 }
 
-fn fail(shared: &mut Shared) -> libc::c_int {
-    // SAFETY: errno of the calling thread; the parent's thread, whose it is, is suspended.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as above.
-    shared.error = unsafe { *errno };
+/// Ends the child; `errno` is that of the parent's thread, which is suspended.
+fn fail(shared: &mut Shared, step: Step, errno: libc::c_int) -> libc::c_int {
+    shared.step = step;
+    shared.error = errno;
     // SAFETY: ends the child without running anything of the parent's.
     unsafe { libc::_exit(127) }
 }
@@ -228,7 +240,7 @@ mod tests {
     use crate::process::Ended;
 
     fn run(path: &CStr, arguments: &[&CStr], inherit: &[BorrowedFd<'_>]) -> io::Result<Ended> {
-        start(&Program { path, arguments, environment: &[], inherit })?.reap()
+        start(&Program { path, arguments, environment: &[], inherit, setup: &Setup::default() })?.reap()
     }
 
     #[test]
@@ -277,6 +289,7 @@ mod tests {
             arguments: &[c"sh", c"-c", script],
             environment: &[path],
             inherit: &[writer.as_fd()],
+            setup: &Setup::default(),
         };
         start_detached(&program).unwrap();
         drop(writer);
@@ -288,8 +301,13 @@ mod tests {
         let (parent, leader) = ids.split_once(' ').unwrap();
         assert_ne!(parent, std::process::id().to_string());
         assert_eq!(leader, pid, "it leads a session");
-        let missing =
-            Program { path: c"/nonexistent/program", arguments: &[c"x"], environment: &[], inherit: &[] };
+        let missing = Program {
+            path: c"/nonexistent/program",
+            arguments: &[c"x"],
+            environment: &[],
+            inherit: &[],
+            setup: &Setup::default(),
+        };
         assert_eq!(start_detached(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -1,0 +1,203 @@
+//! The children of this process: what can be done with each without knowing what its function returns, and the list of those that run.
+//!
+//! Owns: the list, and for each daemon the end of the pipe that it dies with. An entry leaves the list when its process is known to have ended.
+//!
+//! ```text
+//! at the end of this program      a daemon                 another child           a detached one
+//! main returns, or `exit`         SIGTERM, then killed     is waited for           runs on
+//! a signal ends it                killed by the kernel     runs on                 runs on
+//! ```
+//!
+//! Death: of this process in the middle of anything here leaves its children as the second line says.
+
+use mp_sys::deadline::Deadline;
+use mp_sys::lifeline::Lifeline;
+use mp_sys::process::{self, Ended};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A child process of this one. Clones are handles of the same process; dropping them changes nothing.
+///
+/// As [`AsFd`] it is readable once the process has ended, so that a `select` can wait for it beside channels, sockets and times.
+#[derive(Clone, Debug)]
+pub struct Child(Arc<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    process: process::Child,
+    id: u64,
+    name: String,
+    is_daemon: bool,
+    is_detached: AtomicBool,
+    /// Given up once the process has ended.
+    lifeline: Mutex<Option<Lifeline>>,
+}
+
+static RUNNING: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+/// The process that has registered [`at_exit`]; a fork of it must not wait for children that are not its own.
+static EXITS: AtomicU32 = AtomicU32::new(0);
+
+impl Child {
+    /// Puts a process that was started just now into the list.
+    pub(crate) fn new(process: process::Child, id: u64, name: String, lifeline: Option<Lifeline>) -> Self {
+        let entry = Entry {
+            process,
+            id,
+            name,
+            is_daemon: lifeline.is_some(),
+            is_detached: AtomicBool::new(false),
+            lifeline: Mutex::new(lifeline),
+        };
+        let child = Self(Arc::new(entry));
+        running().push(child.clone());
+        child
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.process.pid()
+    }
+
+    /// A number that no other child of this process has or had, from 1 on.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// Its name: the one it was given, or `process-` and its [`id`](Self::id).
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Whether it is killed when this process ends, however that comes about.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        self.0.is_daemon
+    }
+
+    /// Whether the process has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.process.has_ended().unwrap_or(true)
+    }
+
+    /// How the process ended; `None` while it runs. The same for all who ask, as often as they ask.
+    ///
+    /// # Errors
+    /// Somebody else has reaped it (the program ignores SIGCHLD, say), and the kernel does not tell: before Linux 6.15.
+    pub fn status(&self) -> io::Result<Option<Ended>> {
+        if self.is_finished() { self.wait().map(Some) } else { Ok(None) }
+    }
+
+    /// Waits until the process has ended, and tells how. Any number of threads may wait.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn wait(&self) -> io::Result<Ended> {
+        let ended = self.0.process.reap();
+        self.forget();
+        ended
+    }
+
+    /// Waits for the end of the process for at most `timeout`; says whether it has ended.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn wait_timeout(&self, timeout: Duration) -> io::Result<bool> {
+        self.0.process.wait_ended(Some(Deadline::after(timeout)))
+    }
+
+    /// Asks the process to end (SIGTERM). Nothing happens if it has ended; the signal never reaches another process.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn terminate(&self) -> io::Result<()> {
+        self.0.process.terminate()
+    }
+
+    /// Ends the process (SIGKILL). Nothing happens if it has ended; the signal never reaches another process.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn kill(&self) -> io::Result<()> {
+        self.0.process.kill()
+    }
+
+    /// Interrupts the process, as Ctrl-C does (SIGINT). Nothing happens if it has ended; the signal never reaches another process.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.0.process.interrupt()
+    }
+
+    /// Lets the process run on when this program ends: `main` no longer waits for it. A daemon stays one.
+    pub fn detach(&self) {
+        self.0.is_detached.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn process(&self) -> &process::Child {
+        &self.0.process
+    }
+
+    /// It has ended: takes it off the list.
+    fn forget(&self) {
+        running().retain(|other| !Arc::ptr_eq(&other.0, &self.0));
+        *self.0.lifeline.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.process.pidfd()
+    }
+}
+
+fn running() -> std::sync::MutexGuard<'static, Vec<Child>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The children of this process that run, oldest first, whoever started them and whether or not their handles are still there.
+#[must_use]
+pub fn active_children() -> Vec<Child> {
+    let children = running().clone();
+    children.into_iter().filter(|child| !child.is_finished()).collect()
+}
+
+/// Makes the end of the program wait for its children. Called before each start, after the session's own end was arranged: what is registered last
+/// runs first.
+pub(crate) fn arrange_exit() -> io::Result<()> {
+    let pid = std::process::id();
+    if EXITS.swap(pid, Ordering::Relaxed) == pid {
+        return Ok(());
+    }
+    // In a forked child it is registered already: what the parent registered runs there, too.
+    mp_sys::exit::register(at_exit)
+}
+
+extern "C" fn at_exit() {
+    if EXITS.load(Ordering::Relaxed) != std::process::id() {
+        return;
+    }
+    // Whoever holds the list for good died in the middle of it, as a thread that does not run at the end of a program may: then nobody is waited for.
+    let children = match RUNNING.try_lock() {
+        Ok(children) => children.clone(),
+        Err(std::sync::TryLockError::Poisoned(children)) => children.into_inner().clone(),
+        Err(std::sync::TryLockError::WouldBlock) => return,
+    };
+    for daemon in children.iter().filter(|child| child.is_daemon()) {
+        // Those who do not listen are killed when this process is gone.
+        let _ = daemon.terminate();
+    }
+    for child in
+        children.iter().filter(|child| !child.is_daemon() && !child.0.is_detached.load(Ordering::Relaxed))
+    {
+        // Without an answer there is nothing to wait for.
+        let _ = child.0.process.wait_ended(None);
+    }
+}

@@ -1,0 +1,83 @@
+//! What a new process runs: its program file, arguments and environment.
+
+use crate::broker;
+use crate::builder::Builder;
+use crate::hook::{self, Marker};
+use mp_sys::process::Child;
+use mp_sys::setup::Setup;
+use mp_sys::start::{Program, start};
+use std::ffi::{CStr, CString, OsString};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+static EXECUTABLE: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Makes children run another executable than this process's own: for a library inside a program that is not ours. It must be the same
+/// build of the code that is called; that is checked in the child. A relative path is one from the directory that this process works in now.
+pub fn set_executable(path: impl Into<PathBuf>) {
+    let path = path.into();
+    let path = std::path::absolute(&path).unwrap_or(path);
+    *EXECUTABLE.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
+}
+
+/// Starts this program again, for a job.
+pub(crate) fn start_self(
+    builder: &Builder,
+    setup: &Setup,
+    inherit: &[BorrowedFd<'_>],
+    marker: &Marker,
+) -> io::Result<Child> {
+    let arguments = strings(std::env::args_os())?;
+    let environment = builder.environment(own_environment());
+    let environment = entries(environment.into_iter(), &format!("{}={}", hook::MARKER, marker.to_text()))?;
+    start(&Program {
+        path: &executable()?,
+        arguments: &borrowed(&arguments),
+        environment: &borrowed(&environment),
+        inherit,
+        setup,
+    })
+}
+
+/// The program that children run.
+pub(crate) fn executable() -> io::Result<CString> {
+    let executable = EXECUTABLE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(match executable {
+        Some(path) => CString::new(path.into_os_string().into_vec())?,
+        None => c"/proc/self/exe".to_owned(),
+    })
+}
+
+/// The environment of this process, and a marker.
+pub(crate) fn environment(marker: &str) -> io::Result<Vec<CString>> {
+    entries(own_environment(), marker)
+}
+
+fn own_environment() -> impl Iterator<Item = (OsString, OsString)> {
+    let ours = |name: &OsString| name == hook::MARKER || name == broker::MARKER;
+    std::env::vars_os().filter(move |(name, _)| !ours(name))
+}
+
+fn entries(
+    environment: impl Iterator<Item = (OsString, OsString)>,
+    marker: &str,
+) -> io::Result<Vec<CString>> {
+    let entries = environment.map(|(name, value)| {
+        let mut entry = name;
+        entry.push("=");
+        entry.push(value);
+        entry
+    });
+    strings(entries.chain([OsString::from(marker)]))
+}
+
+fn strings(from: impl Iterator<Item = OsString>) -> io::Result<Vec<CString>> {
+    from.map(|one| CString::new(one.as_bytes()).map_err(Into::into)).collect()
+}
+
+pub(crate) fn borrowed(strings: &[CString]) -> Vec<&CStr> {
+    strings.iter().map(CString::as_c_str).collect()
+}
