@@ -23,6 +23,7 @@
 //! | [`lifeline`] | dying with another process |
 //! | [`start`] | starting a program by a vfork-style clone |
 //! | [`pidfd`] | waiting for the end of a process and signalling it, never another that got its id |
+//! | [`status`] | how a process ended, for those who cannot reap it too |
 //! | [`process`] | children; start times and states of processes |
 //! | [`object`] | the program files loaded here, their build ids and code segments |
 //! | [`fork`] | noticing that this process was made by somebody else's `fork` |
@@ -76,5 +77,7 @@ pub mod setup;
 pub mod socket;
 #[cfg(not(loom))]
 pub mod start;
+#[cfg(not(loom))]
+pub mod status;
 #[cfg(not(loom))]
 pub mod stream;

@@ -2,11 +2,16 @@
 //!
 //! A pid alone never reaches a signal call: [`Child`] is a [`Pidfd`], so no signal goes to a recycled pid.
 
+use crate::deadline::Deadline;
 use crate::pidfd::Pidfd;
+use crate::status;
 use rustix::fd::OwnedFd;
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::io::Errno;
+use rustix::process::WaitIdOptions;
 use std::io;
 use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,41 +28,84 @@ pub enum Ended {
 }
 
 /// A child process of this process: what its [`Pidfd`] can do, and reaping.
+///
+/// Any number of threads may reap it, at once and again: one of them does, and all are told the same.
 #[derive(Debug)]
-pub struct Child(Pidfd);
+pub struct Child {
+    process: Pidfd,
+    /// How it ended, once it is reaped. Locked for calls that do not wait, so nobody waits for it longer than for such a call.
+    ended: Mutex<Option<Ended>>,
+}
 
 impl Deref for Child {
     type Target = Pidfd;
 
     fn deref(&self) -> &Pidfd {
-        &self.0
+        &self.process
     }
 }
 
+/// How long a process that has ended, and is somebody else's to reap, may stay unreaped before its status is given up.
+const REAPER_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Child {
     pub(crate) fn new(pid: u32, pidfd: OwnedFd) -> Self {
-        Self(Pidfd::new(pid, pidfd))
+        Self { process: Pidfd::new(pid, pidfd), ended: Mutex::new(None) }
     }
 
-    /// Waits until the process has ended, reaps it, and says how it ended.
+    /// Waits until the process has ended, reaps it, and says how it ended. If somebody else has reaped it (the program ignores SIGCHLD,
+    /// say), the kernel is asked, as [`Pidfd::status`] does.
     ///
     /// # Errors
-    /// `ECHILD` if somebody else has reaped it (the program ignores SIGCHLD, say).
+    /// `ECHILD` if somebody else has reaped it and the kernel does not tell how it ended (before Linux 6.15).
     pub fn reap(&self) -> io::Result<Ended> {
         loop {
-            match rustix::process::waitid(WaitId::PidFd(self.0.pidfd()), WaitIdOptions::EXITED) {
-                Ok(Some(status)) => {
-                    return Ok(match status.exit_status() {
-                        Some(code) => Ended::Exited(code),
-                        None => Ended::Killed {
-                            signal: status.terminating_signal().unwrap_or(0),
-                            core_dumped: status.dumped(),
-                        },
-                    });
-                }
-                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            if let Some(ended) = self.try_reap()? {
+                return Ok(ended);
+            }
+            // It is left for `try_reap`, so all threads that wait here are woken.
+            match status::wait(&self.process, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::CHILD) => return self.reaped_by_another(),
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Reaps the process if it has ended, and says how; `None` if it has not, or if somebody else is about to reap it.
+    ///
+    /// # Errors
+    /// As [`reap`](Self::reap).
+    pub fn try_reap(&self) -> io::Result<Option<Ended>> {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.is_none() {
+            *ended = match status::wait(&self.process, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+                Ok(ended) => ended,
+                Err(Errno::CHILD) => match self.process.status_for_others()? {
+                    status::Status::Ended(ended) => Some(ended),
+                    status::Status::Running | status::Status::Unreaped => None,
+                    status::Status::Unknown => return Err(Errno::CHILD.into()),
+                },
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Ok(*ended)
+    }
+
+    /// The status of a process that `waitid` no longer knows: a thread of ours has just reaped it, or somebody else has, or is about to.
+    #[cold]
+    fn reaped_by_another(&self) -> io::Result<Ended> {
+        self.process.wait_ended(None)?;
+        let patience = Deadline::after(REAPER_PATIENCE);
+        loop {
+            if let Some(ended) = self.try_reap()? {
+                return Ok(ended);
+            }
+            if patience.passed() {
+                return Err(Errno::CHILD.into());
+            }
+            // The kernel is between the end of the process and the publication of its status, some microseconds.
+            std::thread::sleep(Duration::from_micros(50));
         }
     }
 }
@@ -88,15 +136,19 @@ fn read_stat(path: &str) -> io::Result<Option<Status>> {
 }
 
 /// Whether what was to be read in `/proc` was not there, or ended while it was read.
-fn is_absence(error: &io::Error) -> bool {
+pub(crate) fn is_absence(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-fn parse_stat(text: &[u8]) -> Option<Status> {
+/// The fields of a `stat` line from the state on.
+pub(crate) fn stat_fields(text: &[u8]) -> Option<impl Iterator<Item = &str>> {
     // The command name in parentheses may hold anything, parentheses included; the fields start after the last one.
     let after_name = text.iter().rposition(|&byte| byte == b')')? + 1;
-    let text = std::str::from_utf8(text.get(after_name..)?).ok()?;
-    let mut fields = text.split_ascii_whitespace();
+    Some(std::str::from_utf8(text.get(after_name..)?).ok()?.split_ascii_whitespace())
+}
+
+fn parse_stat(text: &[u8]) -> Option<Status> {
+    let mut fields = stat_fields(text)?;
     let state = fields.next()?;
     let start_time = fields.nth(18)?.parse().ok()?;
     Some(Status { start_time, leader_ended: matches!(state, "Z" | "X") })
