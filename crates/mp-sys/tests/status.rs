@@ -38,8 +38,13 @@ fn child(script: &str) -> (Child, PipeWriter) {
     let reader = above_standard(&low).unwrap();
     let script = CString::new(format!("read x <&{}; {script}", reader.as_raw_fd())).unwrap();
     let arguments = [c"sh", c"-c", script.as_c_str()];
-    let program =
-        Program { path: c"/bin/sh", arguments: &arguments, environment: &[], inherit: &[reader.as_fd()] };
+    let program = Program {
+        path: c"/bin/sh",
+        arguments: &arguments,
+        environment: &[],
+        inherit: &[reader.as_fd()],
+        setup: &mp_sys::setup::Setup::default(),
+    };
     (start(&program).unwrap(), writer)
 }
 

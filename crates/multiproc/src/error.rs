@@ -33,6 +33,8 @@ pub enum Error {
     Task(TaskError),
     /// Of a `map`.
     Map(MapError),
+    /// Of the operating system: waiting for a process or signalling it, writing to its pipe.
+    Io(std::io::Error),
 }
 
 macro_rules! each {
@@ -64,6 +66,7 @@ each!(
     Pool(PoolError),
     Task(TaskError),
     Map(MapError),
+    Io(std::io::Error),
 );
 
 impl<T> From<SendError<T>> for Error {

@@ -57,5 +57,8 @@ pub use mp_shm as shm;
 pub use mp_shm::error::SessionError;
 pub use mp_shm::{AnyHandle, Fd, Message, Session, Shared, ShmSafe, rkyv};
 pub use mp_spawn::panics::Panic;
-pub use mp_spawn::{JoinError, PeerProcess, Process, ProcessHandle, SpawnError, init, set_executable, spawn};
+pub use mp_spawn::{
+    Builder, Child, Current, Ended, JoinError, Parent, PeerProcess, Process, ProcessHandle, Resource,
+    SpawnError, Stdio, active_children, current, init, parent, set_executable, spawn,
+};
 pub use mp_sync as sync;
