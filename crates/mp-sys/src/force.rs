@@ -1,7 +1,8 @@
 //! `MP_FORCE=name,name`: fallbacks taken on purpose, so that tests can run them on a machine that would not need them.
 //!
 //! Known names: `no-waitv` (sleep on one word only), `no-noexec-seal` (memory files as before Linux 6.3),
-//! `no-populate` (pages are touched one by one, as before Linux 5.14), `no-membarrier` (full fences on both sides).
+//! `no-populate` (pages are touched one by one, as before Linux 5.14), `no-membarrier` (full fences on both sides),
+//! `no-tid-address` (no zygotes, as on kernels without `CONFIG_CHECKPOINT_RESTORE`).
 
 use std::sync::OnceLock;
 

@@ -20,6 +20,7 @@
 //! | [`poll`] | waiting for file descriptors; a descriptor that can be rung |
 //! | [`exit`] | code that runs when the program ends |
 //! | [`start`] | starting a program by a vfork-style clone |
+//! | [`zygote`] | starting processes by a small child that clones itself |
 //! | [`pidfd`] | waiting for the end of a process and signalling it, never another that got its id |
 //! | [`process`] | children; start times and states of processes |
 //! | [`object`] | the program files loaded here, their build ids and code segments |
@@ -72,3 +73,5 @@ pub mod socket;
 pub mod start;
 #[cfg(not(loom))]
 pub mod stream;
+#[cfg(not(loom))]
+pub mod zygote;
