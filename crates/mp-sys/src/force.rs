@@ -3,7 +3,8 @@
 //! Known names: `no-waitv` (sleep on one word only), `no-noexec-seal` (memory files as before Linux 6.3),
 //! `no-populate` (pages are touched one by one, as before Linux 5.14), `no-membarrier` (full fences on both sides),
 //! `no-pidfd-info` (the status of somebody else's process is not told, as before Linux 6.15), `no-proc-children` (children are found by
-//! looking at all processes, as without `CONFIG_PROC_CHILDREN`).
+//! looking at all processes, as without `CONFIG_PROC_CHILDREN`),
+//! `no-tid-address` (no zygotes, as on kernels without `CONFIG_CHECKPOINT_RESTORE`).
 
 use std::sync::OnceLock;
 

@@ -22,6 +22,7 @@
 //! | [`setup`] | what a new process changes about itself before its program starts |
 //! | [`lifeline`] | dying with another process |
 //! | [`start`] | starting a program by a vfork-style clone |
+//! | [`zygote`] | starting processes by a small child that clones itself |
 //! | [`pidfd`] | waiting for the end of a process and signalling it, never another that got its id |
 //! | [`status`] | how a process ended, for those who cannot reap it too |
 //! | [`process`] | children; start times and states of processes |
@@ -81,3 +82,5 @@ pub mod start;
 pub mod status;
 #[cfg(not(loom))]
 pub mod stream;
+#[cfg(not(loom))]
+pub mod zygote;

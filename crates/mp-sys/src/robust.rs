@@ -37,6 +37,8 @@ pub const TID_MASK: u32 = 0x3fff_ffff;
 pub use crate::model::{Current, RobustWord, clear_pending, hold, let_go, set_pending, tid, with};
 #[cfg(not(loom))]
 pub use real::{Current, RobustWord, Unsupported, clear_pending, hold, let_go, link, set_pending, tid, with};
+#[cfg(not(loom))]
+pub(crate) use real::{Registered, registered};
 
 /// Most words that a thread should [`hold`] at once; the kernel looks at no more than 2048 when the thread dies.
 pub const HELD_MAX: usize = 1024;
@@ -235,6 +237,31 @@ mod real {
         thread.anchored.set(false);
         thread.len.set(0);
         thread.of_pid.set(fork::pid());
+    }
+
+    /// The list that the C library has registered for a thread.
+    pub(crate) struct Registered(*mut Head);
+
+    /// The list of the calling thread.
+    pub(crate) fn registered() -> Result<Registered, Unsupported> {
+        let head = thread(|thread| thread.head.get());
+        if head.is_null() { Err(Unsupported) } else { Ok(Registered(head)) }
+    }
+
+    impl Registered {
+        /// Registers the list again, emptied, as the C library's `fork` does in the new process. A raw clone has no list registered, and
+        /// its memory has what the thread held in the old process.
+        ///
+        /// # Safety
+        /// The calling thread is the only one of a process that was cloned, without sharing memory, from the thread of this list.
+        pub(crate) unsafe fn renew(&self) {
+            let Self(head) = *self;
+            let empty = Head { next: head.cast(), futex_offset: FUTEX_OFFSET, pending: std::ptr::null_mut() };
+            // SAFETY: the head is the calling thread's (the caller promises that), in this process's own memory.
+            unsafe { head.write(empty) };
+            // SAFETY: as above, and it lives as long as the thread. It cannot fail for the right size.
+            unsafe { libc::syscall(libc::SYS_set_robust_list, head, size_of::<Head>()) };
+        }
     }
 
     /// The calling thread, for several calls in a row: whether it was forked is asked once.

@@ -1,0 +1,204 @@
+//! The zygote's side: waiting for requests, cloning, and what the new process does before its job.
+//!
+//! A raw clone, unlike glibc's `fork`, leaves two things of the C library wrong in the new process: the thread's cached id, so that
+//! mutexes get the wrong owner, and the robust list, which is not registered, so that robust mutexes are not. The first is mended by
+//! making the kernel write the new id where glibc keeps it (`PR_GET_TID_ADDRESS`), the second by registering the list again, emptied.
+//! Everything else that `fork` mends concerns other threads, and there are none: that is checked before each clone.
+//!
+//! All signals are blocked in the zygote for good: SIGINT and SIGTERM, which reach whole groups, are for the requester to act on. A new
+//! process gets the mask from before.
+
+#![expect(unsafe_code, reason = "a raw clone, and mending the C library's state after it")]
+
+use super::{BYTES_MAX, wire};
+use crate::robust::{Registered, registered};
+use crate::start::{block_signals, restore_signals};
+use crate::{crash, force};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::process::Pid;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::AssertUnwindSafe;
+
+/// Exit code of a process whose job panicked, as of a program whose `main` did.
+const EXIT_PANICKED: i32 = 101;
+
+/// What a [`Client`](super::Client) asked a new process to do.
+#[derive(Debug)]
+pub struct Request {
+    /// What it sent.
+    pub bytes: Vec<u8>,
+    /// The descriptors with it, in its order, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Where the C library keeps what a raw clone leaves wrong.
+struct Mend {
+    /// Its copy of the thread's id.
+    tid: *mut libc::c_void,
+    list: Registered,
+}
+
+impl Mend {
+    fn find() -> io::Result<Self> {
+        let unsupported = |text: &str| io::Error::new(io::ErrorKind::Unsupported, text);
+        let tid = match rustix::thread::get_clear_child_tid_address() {
+            Ok(Some(address)) if !force::is("no-tid-address") => address.as_ptr(),
+            _ => return Err(unsupported("the system does not tell where the C library keeps a thread's id")),
+        };
+        let list = registered().map_err(|unknown| unsupported(&unknown.to_string()))?;
+        Ok(Self { tid, list })
+    }
+}
+
+/// The directory of this process's threads, whose links tell how many there are.
+fn tasks() -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/proc/self/task", flags, Mode::empty())?)
+}
+
+/// Whether the process of these [`tasks`] has one thread: its directory is linked twice, as any, and once more by each thread.
+fn is_alone(tasks: &OwnedFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstat(tasks)?.st_nlink == 3)
+}
+
+/// Whether there can be zygotes on this machine: the requester can ask as well as the zygote.
+///
+/// # Errors
+/// `Unsupported`, with the reason: a kernel without `CONFIG_CHECKPOINT_RESTORE`, a C library with an unknown robust list. `NotFound` without `/proc`.
+pub fn supported() -> io::Result<()> {
+    let _ = Mend::find()?;
+    tasks().map(drop)
+}
+
+/// Is a zygote: clones this process at each request that comes from `socket`, until the other end is closed.
+///
+/// In the new process `run` is called, and what it returns is the exit code; a panic is 101. The caller's process
+/// has one thread and has written out what it buffers.
+///
+/// # Errors
+/// As [`supported`]; this process leads a session, or `socket` is none from [`pair`](super::pair).
+pub fn serve(socket: OwnedFd, mut run: impl FnMut(Request) -> i32) -> io::Result<()> {
+    let mend = Mend::find()?;
+    let tasks = tasks()?;
+    rustix::process::setpgid(None, None)?;
+    let mut buffer = vec![0; wire::HEAD + BYTES_MAX];
+    let mask = block_signals();
+    let served = loop {
+        let frame = match wire::receive(&socket, &mut buffer, RecvFlags::empty()) {
+            Ok(frame) if frame.len == 0 => break Ok(()),
+            Ok(frame) => frame,
+            // The requester has gone and has left an answer unread.
+            Err(Errno::CONNRESET) => break Ok(()),
+            Err(error) => break Err(error.into()),
+        };
+        crash::point("zygote.received");
+        let made = understand(frame, &buffer).and_then(|(request, gate)| {
+            if !is_alone(&tasks).unwrap_or(false) {
+                return Err(wire::NOT_ALONE);
+            }
+            Ok((clone(&mend)?, request, gate))
+        });
+        let answered = match made {
+            Ok((Made::New, request, gate)) => {
+                // SAFETY: this is the process that was just cloned, by this thread, which `list` is of.
+                unsafe { mend.list.renew() };
+                drop((socket, tasks));
+                pass(gate);
+                restore_signals(&mask);
+                // Nothing may unwind into the zygote's program.
+                let code = std::panic::catch_unwind(AssertUnwindSafe(|| run(request)));
+                std::process::exit(code.unwrap_or(EXIT_PANICKED));
+            }
+            Ok((Made::Old { pid, pidfd }, request, gate)) => {
+                crash::point("zygote.cloned");
+                // Before the answer: who has it finds that no other process has the descriptors.
+                drop((request, gate));
+                answer(&socket, wire::Answer { status: wire::MADE, pid }, Some(&pidfd))
+            }
+            Err(status) => answer(&socket, wire::Answer { status, pid: 0 }, None),
+        };
+        crash::point("zygote.answered");
+        match answered {
+            Ok(()) => {}
+            Err(Errno::PIPE | Errno::CONNRESET) => break Ok(()),
+            Err(error) => break Err(error.into()),
+        }
+    };
+    restore_signals(&mask);
+    served
+}
+
+/// The request in a frame, and its gate; otherwise the status to answer.
+fn understand(mut frame: wire::Frame, buffer: &[u8]) -> Result<(Request, OwnedFd), i32> {
+    if frame.is_cut {
+        return Err(libc::EMFILE);
+    }
+    let bytes = buffer.get(..frame.len).and_then(wire::body).ok_or(libc::EBADMSG)?.to_vec();
+    if frame.fds.is_empty() {
+        return Err(libc::EBADMSG);
+    }
+    let gate = frame.fds.remove(0);
+    Ok((Request { bytes, fds: frame.fds }, gate))
+}
+
+fn answer(socket: &OwnedFd, answer: wire::Answer, pidfd: Option<&OwnedFd>) -> Result<(), Errno> {
+    let pidfd: Vec<_> = pidfd.map(AsFd::as_fd).into_iter().collect();
+    wire::send(socket, &[IoSlice::new(&answer.to_bytes())], &pidfd, SendFlags::empty())
+}
+
+/// In which of the two processes a clone returned.
+enum Made {
+    /// In the new one.
+    New,
+    /// In the zygote, which gets to know the new one.
+    Old { pid: u32, pidfd: OwnedFd },
+}
+
+/// Clones this process, whose only thread calls it; what went wrong is a status to answer.
+fn clone(mend: &Mend) -> Result<Made, i32> {
+    let flags: libc::c_long =
+        (libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID)
+            .into();
+    let mut pidfd: RawFd = -1;
+    let no_stack = std::ptr::null_mut::<libc::c_void>();
+    let no_tls: libc::c_ulong = 0;
+    // The system call itself, since glibc's `fork` has no flags, and containers may refuse `clone3`.
+    // SAFETY: memory is not shared, so the new process goes on here with a stack and memory of its own; it is the copy of the only
+    // thread there is. The kernel writes a descriptor to `pidfd` here, and the new thread's id there to where glibc keeps that.
+    #[cfg(not(target_arch = "aarch64"))]
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, no_stack, &raw mut pidfd, mend.tid, no_tls) };
+    // SAFETY: as above; here the last two arguments change places.
+    #[cfg(target_arch = "aarch64")]
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, no_stack, &raw mut pidfd, no_tls, mend.tid) };
+    match u32::try_from(pid) {
+        Ok(0) => Ok(Made::New),
+        // SAFETY: the kernel made this descriptor for us in the clone.
+        Ok(pid) => Ok(Made::Old { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        Err(_) => Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN)),
+    }
+}
+
+/// Waits at the gate: returns if the requester has opened it, ends this process if it was shut or the requester is no more.
+fn pass(gate: OwnedFd) {
+    crash::point("zygote.born");
+    let mut word = [0];
+    let is_open = loop {
+        match rustix::io::read(&gate, &mut word) {
+            Err(Errno::INTR) => {}
+            other => break other == Ok(1) && word == [super::client::OPEN],
+        }
+    };
+    if !is_open {
+        // SAFETY: ends this process without running anything of the program's, none of which it has begun.
+        unsafe { libc::_exit(0) }
+    }
+    crash::point("zygote.passed");
+}
+
+/// A process id as the system's calls take it.
+pub(super) fn raw_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
