@@ -1,6 +1,8 @@
 //! How a process is to be started, beyond its function and argument.
 
 use crate::error::SpawnError;
+use crate::forkserver::{self, ForkServer};
+use crate::method::{self, StartMethod};
 use crate::process::Process;
 use mp_shm::Message;
 use mp_sys::cpu::MASK_WORDS;
@@ -68,9 +70,9 @@ pub struct Builder {
     pub(crate) name: Option<String>,
     pub(crate) is_daemon: bool,
     pub(crate) kills_on_drop: bool,
-    clears_environment: bool,
+    pub(crate) clears_environment: bool,
     /// With `None` for those to remove.
-    environment: Vec<(OsString, Option<OsString>)>,
+    pub(crate) environment: Vec<(OsString, Option<OsString>)>,
     directory: Option<PathBuf>,
     standard: [Stdio; 3],
     pub(crate) inherit: Vec<Arc<OwnedFd>>,
@@ -78,6 +80,8 @@ pub struct Builder {
     niceness: Option<i32>,
     processors: Option<Vec<usize>>,
     limits: Vec<(Resource, u64)>,
+    method: Option<StartMethod>,
+    server: Option<ForkServer>,
 }
 
 /// This process's ends of the pipes to a child's standard descriptors.
@@ -187,6 +191,25 @@ impl Builder {
     pub fn limit(mut self, resource: Resource, most: u64) -> Self {
         self.limits.push((resource, most));
         self
+    }
+
+    /// How it is started; without this, as [`set_start_method`](crate::set_start_method) says.
+    pub fn start_method(mut self, method: StartMethod) -> Self {
+        self.method = Some(method);
+        self
+    }
+
+    /// Has it started by this fork server.
+    pub fn fork_server(mut self, server: &ForkServer) -> Self {
+        self.server = Some(server.clone());
+        self.start_method(StartMethod::ForkServer)
+    }
+
+    /// The fork server that starts it; `None` if it is executed anew.
+    pub(crate) fn server(&self) -> Option<&ForkServer> {
+        let is_served = self.method.unwrap_or_else(method::start_method) == StartMethod::ForkServer;
+        (is_served && mp_sys::zygote::supported().is_ok())
+            .then(|| self.server.as_ref().unwrap_or_else(|| forkserver::default_server()))
     }
 
     /// Starts a process that runs `f(argument)`; see [`Process::spawn`].

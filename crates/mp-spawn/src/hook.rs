@@ -13,15 +13,19 @@
 
 use crate::broker;
 use crate::family::{self, Birth};
+use crate::forkserver;
 use crate::job;
 use mp_shm::Session;
 use mp_shm::deliver::Record;
-use std::ffi::{c_char, c_int};
+use std::ffi::{OsString, c_char, c_int};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Environment variable by which a child is told where its job is.
 pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
+/// Environment variable by which a fork server's process is told what it is.
+pub(crate) const ZYGOTE: &str = "MULTIPROC_ZYGOTE";
 
 static RAN: AtomicBool = AtomicBool::new(false);
 
@@ -33,38 +37,54 @@ pub(crate) const EXIT_NO_JOB: i32 = 125;
 pub(crate) struct Marker {
     /// The session's file.
     pub(crate) fd: RawFd,
+    /// What a daemon clings to.
+    pub(crate) lifeline: Option<RawFd>,
+    pub(crate) errand: Errand,
+}
+
+/// What a new process is to do, and who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Errand {
     pub(crate) record: Record,
     pub(crate) nonce: u64,
     /// The parent's process id.
     pub(crate) parent: u32,
-    /// What a daemon clings to.
-    pub(crate) lifeline: Option<RawFd>,
     /// Empty if it was given none.
     pub(crate) name: String,
 }
 
 impl Marker {
     pub(crate) fn to_text(&self) -> String {
-        let Self { fd, record: Record { owner, offset, generation }, nonce, parent, lifeline, name } = self;
-        let lifeline = lifeline.unwrap_or(0);
-        format!("{fd}:{owner}:{offset}:{generation}:{nonce}:{parent}:{lifeline}:{name}")
+        format!("{}:{}:{}", self.fd, self.lifeline.unwrap_or(0), self.errand.to_text())
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // The name may hold anything.
-        let mut parts = text.splitn(8, ':');
+        let mut parts = text.splitn(3, ':');
         let fd = parts.next()?.parse().ok().filter(|&fd| fd > 2)?;
+        let lifeline = match parts.next()?.parse().ok()? {
+            0 => None,
+            other => Some(other).filter(|&other| other > 2 && other != fd).map(Some)?,
+        };
+        Some(Self { fd, lifeline, errand: Errand::parse(parts.next()?)? })
+    }
+}
+
+impl Errand {
+    pub(crate) fn to_text(&self) -> String {
+        let Self { record: Record { owner, offset, generation }, nonce, parent, name } = self;
+        format!("{owner}:{offset}:{generation}:{nonce}:{parent}:{name}")
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        // The name may hold anything.
+        let mut parts = text.splitn(6, ':');
         let owner = parts.next()?.parse().ok()?;
         let offset = parts.next()?.parse().ok()?;
         let generation = parts.next()?.parse().ok()?;
         let nonce = parts.next()?.parse().ok()?;
         let parent = parts.next()?.parse().ok()?;
-        let lifeline = match parts.next()?.parse().ok()? {
-            0 => None,
-            other => Some(other).filter(|&other| other > 2 && other != fd).map(Some)?,
-        };
         let name = parts.next()?.to_owned();
-        Some(Self { fd, record: Record { owner, offset, generation }, nonce, parent, lifeline, name })
+        Some(Self { record: Record { owner, offset, generation }, nonce, parent, name })
     }
 
     /// The process's name, given or not.
@@ -89,6 +109,12 @@ pub fn init() {
         unsafe { std::env::remove_var(broker::MARKER) };
         std::process::exit(text.to_str().map_or(EXIT_NO_JOB, broker::run));
     }
+    if let Some(text) = std::env::var_os(ZYGOTE) {
+        // SAFETY: at the top of `main`, or in the constructor, no other thread reads the environment.
+        unsafe { std::env::remove_var(ZYGOTE) };
+        let served = text.to_str().ok_or(String::from("no marker")).and_then(forkserver::run);
+        std::process::exit(served.map_or_else(|text| report(&text), |()| 0));
+    }
     if let Some(text) = std::env::var_os(MARKER) {
         // SAFETY: at the top of `main`, or in the constructor, no other thread reads the environment.
         unsafe { std::env::remove_var(MARKER) };
@@ -101,32 +127,66 @@ pub fn init() {
 }
 
 fn child(marker: &Marker) -> c_int {
-    let result = crate::panics::catch(|| {
+    guarded(|| {
         mp_sys::process::ignore_sigpipe();
         mp_sys::process::open_standard().map_err(|error| format!("opening the null device: {error}"))?;
-        if let Some(lifeline) = marker.lifeline {
-            // SAFETY: as of the session's file below; it is another one.
-            let lifeline = unsafe { OwnedFd::from_raw_fd(lifeline) };
-            mp_sys::process::close_on_exec(&lifeline).map_err(|error| error.to_string())?;
-            mp_sys::lifeline::cling(lifeline)
-                .map_err(|error| format!("arranging to die with the parent: {error}"))?;
+        // SAFETY: the parent passed these descriptors for us alone; nothing else in this process has opened any yet, or knows of them.
+        let [lifeline, file] =
+            [marker.lifeline, Some(marker.fd)].map(|fd| fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        for fd in [&lifeline, &file].into_iter().flatten() {
+            mp_sys::process::close_on_exec(fd).map_err(|error| error.to_string())?;
         }
-        if !marker.name.is_empty() {
-            mp_sys::process::name_thread(&marker.name);
-        }
-        let (name, is_daemon) = (marker.full_name(), marker.lifeline.is_some());
-        family::born(Birth { name, parent: marker.parent, is_daemon });
-        // SAFETY: the parent passed this descriptor for us alone; nothing else in this process has opened any yet, or knows of it.
-        let fd = unsafe { OwnedFd::from_raw_fd(marker.fd) };
-        mp_sys::process::close_on_exec(&fd).map_err(|error| error.to_string())?;
-        let session = Session::attach(fd).map_err(|error| error.to_string())?;
-        session.make_current().map_err(|error| error.to_string())?;
-        job::run(session, marker.record, marker.nonce)
-    });
-    match result {
+        let file = file.ok_or("no session")?;
+        let session = || Session::attach(file).map_err(|error| error.to_string());
+        let is_daemon = lifeline.is_some();
+        work(session, &marker.errand, is_daemon, lifeline, Ok(()))
+    })
+}
+
+/// Runs what a new process is for; what goes wrong is told on standard error. The code to exit with.
+pub(crate) fn guarded(body: impl FnOnce() -> Result<c_int, String>) -> c_int {
+    match crate::panics::catch(body) {
         Ok(Ok(code)) => code,
         Ok(Err(text)) => report(&text),
         Err(panic) => report(&panic.to_string()),
+    }
+}
+
+/// Does what a new process is for, once that is known. `prepared` tells whether it could be set up as it was asked to.
+pub(crate) fn work(
+    session: impl FnOnce() -> Result<Session, String>,
+    errand: &Errand,
+    is_daemon: bool,
+    lifeline: Option<OwnedFd>,
+    prepared: Result<(), String>,
+) -> Result<c_int, String> {
+    if let Some(lifeline) = lifeline {
+        mp_sys::lifeline::cling(lifeline)
+            .map_err(|error| format!("arranging to die with the parent: {error}"))?;
+    }
+    if !errand.name.is_empty() {
+        mp_sys::process::name_thread(&errand.name);
+    }
+    family::born(Birth { name: errand.full_name(), parent: errand.parent, is_daemon });
+    let session = session()?;
+    session.make_current().map_err(|error| error.to_string())?;
+    job::run(session, errand.record, errand.nonce, prepared)
+}
+
+/// Changes the environment of this process as a builder says.
+pub(crate) fn change_environment(clears: bool, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+    let kept = |(name, _): (OsString, OsString)| (clears).then_some(name);
+    let cleared = std::env::vars_os().filter_map(kept).map(|name| (name, None));
+    let changes =
+        changes.into_iter().map(|(name, value)| (OsString::from_vec(name), value.map(OsString::from_vec)));
+    let all: Vec<(OsString, Option<OsString>)> = cleared.chain(changes).collect();
+    for (name, value) in all {
+        match value {
+            // SAFETY: a zygote's copy has one thread; nobody else reads the environment.
+            Some(value) => unsafe { std::env::set_var(name, value) },
+            // SAFETY: as above.
+            None => unsafe { std::env::remove_var(name) },
+        }
     }
 }
 
@@ -147,7 +207,7 @@ extern "C" fn constructor(count: c_int, arguments: *const *const c_char, environ
     if !mp_sys::object::main_program_holds(constructor as *const () as usize) {
         return;
     }
-    if std::env::var_os(MARKER).is_some() {
+    if std::env::var_os(MARKER).is_some() || std::env::var_os(ZYGOTE).is_some() {
         run_later_constructors(count, arguments, environment);
     }
     // A child exits in there.
@@ -182,27 +242,27 @@ mod tests {
 
     #[test]
     fn a_marker_survives_its_text_and_nonsense_is_none() {
-        let marker = Marker {
-            fd: 3,
+        let errand = Errand {
             record: Record { owner: 1, offset: 1 << 35, generation: u32::MAX },
             nonce: u64::MAX,
             parent: 1,
-            lifeline: Some(4),
             name: String::from("a:b=c d"),
         };
+        let marker = Marker { fd: 3, lifeline: Some(4), errand };
         assert_eq!(Marker::parse(&marker.to_text()), Some(marker.clone()));
-        let plain = Marker { lifeline: None, name: String::new(), ..marker };
+        let plain =
+            Marker { lifeline: None, errand: Errand { name: String::new(), ..marker.errand }, ..marker };
         assert_eq!(Marker::parse(&plain.to_text()), Some(plain));
         let bad = [
             "",
-            "3:1:2:3",
-            "3:1:2:3:4:5:0",
-            "2:1:2:3:4:5:0:",
-            "x:1:2:3:4:5:0:",
-            "3:1:2:3:-4:5:0:",
-            "3:1:2:3:4:5:3:",
-            "3:1:2:3:4:5:2:",
-            "3:1:2:3:4:5:x:",
+            "3:0:1:2:3",
+            "3:0:1:2:3:4:5",
+            "2:0:1:2:3:4:5:",
+            "x:0:1:2:3:4:5:",
+            "3:0:1:2:3:-4:5:",
+            "3:3:1:2:3:4:5:",
+            "3:2:1:2:3:4:5:",
+            "3:x:1:2:3:4:5:",
         ];
         for text in bad {
             assert_eq!(Marker::parse(text), None, "{text}");

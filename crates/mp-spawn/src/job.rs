@@ -106,8 +106,13 @@ fn limit_address_space(session: Session, most: u64) -> Result<(), String> {
     mp_sys::setup::limit(limit).map_err(|error| format!("limiting the address space: {error}"))
 }
 
-/// Takes the job of this process, runs it, and delivers what came of it. Returns the code to exit with.
-pub(crate) fn run(session: Session, record: Record, nonce: u64) -> Result<i32, String> {
+/// Takes the job of this process, runs it if that is `prepared`, and delivers what came of it. Returns the code to exit with.
+pub(crate) fn run(
+    session: Session,
+    record: Record,
+    nonce: u64,
+    prepared: Result<(), String>,
+) -> Result<i32, String> {
     let job = at(session, record.offset).ok_or("the job's record is outside of the session")?;
     let argument = session.take(record, &job.argument, (&job.nonce, nonce), (&job.state, NEW, TAKEN));
     let argument = argument.ok_or("the job is gone: the parent died")?;
@@ -115,8 +120,9 @@ pub(crate) fn run(session: Session, record: Record, nonce: u64) -> Result<i32, S
     let (sealed, function) = (words(&job.trampoline), words(&job.function));
     let call = Call { session, function, argument: Payload::in_block(argument) };
     // Only now: the session must fit in.
-    let limited = limit_address_space(session, job.address_space.load(Ordering::Relaxed));
-    let outcome = limited
+    let most = job.address_space.load(Ordering::Relaxed);
+    let outcome = prepared
+        .and_then(|()| limit_address_space(session, most))
         .and_then(|()| FnRef::<Call, Outcome>::unseal(session, sealed).map_err(|error| error.to_string()))
         .and_then(|trampoline| trampoline.call(call));
     let (block, state, code) = match outcome {

@@ -5,7 +5,7 @@ use crate::child::{self, Child};
 use crate::code::FnRef;
 use crate::error::{JoinError, SpawnError};
 use crate::handle::ProcessHandle;
-use crate::hook::{self, Marker};
+use crate::hook::{self, Errand, Marker};
 use crate::job::{self, Call, Failure, Job, Outcome};
 use crate::program::start_self;
 use crate::starting;
@@ -16,6 +16,7 @@ use mp_shm::handle::Kind;
 use mp_shm::{Message, Session};
 use mp_sys::lifeline::{Lifeline, lifeline};
 use mp_sys::process::Ended;
+use mp_sys::setup::Setup;
 use mp_sys::start::above_standard;
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
@@ -298,22 +299,35 @@ fn start_child(
     nonce: u64,
 ) -> io::Result<(Child, Pipes)> {
     let (setup, pipes) = builder.setup()?;
+    let (line, end): (Option<Lifeline>, Option<OwnedFd>) =
+        if builder.is_daemon { lifeline().map(|(line, end)| (Some(line), Some(end)))? } else { (None, None) };
+    let errand = Errand {
+        record: session.record(record),
+        nonce,
+        parent: std::process::id(),
+        name: builder.name.clone().unwrap_or_default(),
+    };
+    let name = errand.full_name();
+    let process = match builder.server() {
+        Some(server) => server.start(builder, &setup, end.as_ref().map(AsFd::as_fd), session, &errand)?,
+        None => execute(builder, &setup, end.as_ref(), session, errand)?,
+    };
+    Ok((Child::new(process, nonce, name, line), pipes))
+}
+
+fn execute(
+    builder: &Builder,
+    setup: &Setup,
+    lifeline: Option<&OwnedFd>,
+    session: Session,
+    errand: Errand,
+) -> io::Result<mp_sys::process::Child> {
     let file = session.fd();
     // A program without standard descriptors may have it there.
     let above = if file.as_raw_fd() <= 2 { Some(above_standard(file)?) } else { None };
     let file = above.as_ref().map_or(file, AsFd::as_fd);
-    let (line, end): (Option<Lifeline>, Option<OwnedFd>) =
-        if builder.is_daemon { lifeline().map(|(line, end)| (Some(line), Some(end)))? } else { (None, None) };
-    let marker = Marker {
-        fd: file.as_raw_fd(),
-        record: session.record(record),
-        nonce,
-        parent: std::process::id(),
-        lifeline: end.as_ref().map(AsRawFd::as_raw_fd),
-        name: builder.name.clone().unwrap_or_default(),
-    };
-    let inherit = [Some(file), end.as_ref().map(AsFd::as_fd)].into_iter().flatten();
+    let marker = Marker { fd: file.as_raw_fd(), lifeline: lifeline.map(AsRawFd::as_raw_fd), errand };
+    let inherit = [Some(file), lifeline.map(AsFd::as_fd)].into_iter().flatten();
     let inherit: Vec<_> = inherit.chain(builder.inherit.iter().map(|fd| fd.as_fd())).collect();
-    let process = start_self(builder, &setup, &inherit, &marker)?;
-    Ok((Child::new(process, nonce, marker.full_name(), line), pipes))
+    start_self(builder, setup, &inherit, &marker)
 }

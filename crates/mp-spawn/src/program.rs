@@ -42,6 +42,18 @@ pub(crate) fn start_self(
     })
 }
 
+/// Starts this program again with another marker, and nothing else changed.
+pub(crate) fn start_plain(marker: &str, inherit: &[BorrowedFd<'_>]) -> io::Result<Child> {
+    let arguments = strings(std::env::args_os())?;
+    start(&Program {
+        path: &executable()?,
+        arguments: &borrowed(&arguments),
+        environment: &borrowed(&environment(marker)?),
+        inherit,
+        setup: &Setup::default(),
+    })
+}
+
 /// The program that children run.
 pub(crate) fn executable() -> io::Result<CString> {
     let executable = EXECUTABLE.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -57,7 +69,7 @@ pub(crate) fn environment(marker: &str) -> io::Result<Vec<CString>> {
 }
 
 fn own_environment() -> impl Iterator<Item = (OsString, OsString)> {
-    let ours = |name: &OsString| name == hook::MARKER || name == broker::MARKER;
+    let ours = |name: &OsString| name == hook::MARKER || name == hook::ZYGOTE || name == broker::MARKER;
     std::env::vars_os().filter(move |(name, _)| !ours(name))
 }
 

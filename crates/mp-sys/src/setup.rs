@@ -68,6 +68,19 @@ pub enum Resource {
 }
 
 impl Resource {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::AddressSpace,
+        Self::Core,
+        Self::ProcessorTime,
+        Self::Data,
+        Self::FileSize,
+        Self::LockedMemory,
+        Self::Descriptors,
+        Self::Processes,
+        Self::Stack,
+    ];
+
     fn number(self) -> libc::__rlimit_resource_t {
         match self {
             Self::AddressSpace => libc::RLIMIT_AS,
@@ -167,6 +180,14 @@ pub(crate) fn apply(setup: &Setup) -> Result<(), (Step, c_int)> {
         checked(Step::Limits, result < 0)?;
     }
     Ok(())
+}
+
+/// Does it in this process, whose other threads keep what is each thread's own (niceness, processors).
+///
+/// # Errors
+/// What the system says, and of which setting.
+pub fn apply_here(setup: &Setup) -> io::Result<()> {
+    apply(setup).map_err(|(step, errno)| step.error(errno))
 }
 
 /// Sets a limit of this process.

@@ -89,7 +89,26 @@ pub fn start_detached(program: &Program<'_>) -> io::Result<()> {
 /// # Errors
 /// What `fcntl` says: no free descriptor.
 pub fn above_standard(fd: impl std::os::fd::AsFd) -> io::Result<OwnedFd> {
-    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+    above(fd, 2)
+}
+
+/// A duplicate of a descriptor with a number above `most`, close-on-exec.
+///
+/// # Errors
+/// As [`above_standard`].
+pub fn above(fd: impl std::os::fd::AsFd, most: RawFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, most.saturating_add(1))?)
+}
+
+/// Gives a descriptor another number for good, one that programs started later have, too. What had that number is closed.
+///
+/// # Errors
+/// The number is above the limit.
+pub fn place(fd: &OwnedFd, number: RawFd) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the table of descriptors is this process's; the caller says that the number is to be given away.
+    let result = unsafe { libc::dup2(fd.as_raw_fd(), number) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Starts a program; with an inner stack, from a process in between, which is the child then.

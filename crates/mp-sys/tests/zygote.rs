@@ -69,6 +69,7 @@ fn work(fds: Vec<OwnedFd>) -> i32 {
         arguments: &[c"x"],
         environment: &[],
         inherit: &[],
+        setup: &mp_sys::setup::Setup::default(),
     });
     i32::from(missing.unwrap_err().kind() != ErrorKind::NotFound)
 }

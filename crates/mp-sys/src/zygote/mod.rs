@@ -49,12 +49,22 @@ pub use server::{Request, serve, supported};
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// Bytes that a request may have.
 pub const BYTES_MAX: usize = 64 * 1024;
 
 /// Descriptors that a request may have: what the system lets travel at once, without the gate.
 pub const DESCRIPTORS_MAX: usize = wire::DESCRIPTORS_MAX - 1;
+
+/// Makes the zygote that will [`serve`] this socket end when nobody has asked it for so long; 0 for never.
+///
+/// # Errors
+/// What `setsockopt` says.
+pub fn end_when_idle(socket: &OwnedFd, idle: Duration) -> io::Result<()> {
+    let idle = (!idle.is_zero()).then_some(idle);
+    Ok(rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, idle)?)
+}
 
 /// The two ends of a socket between a requester and its zygote, close-on-exec. The second one, for the zygote, has a number above the
 /// standard ones, as [`start`](crate::start::Program::inherit) wants it.

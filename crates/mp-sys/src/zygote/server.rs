@@ -73,7 +73,8 @@ pub fn supported() -> io::Result<()> {
     tasks().map(drop)
 }
 
-/// Is a zygote: clones this process at each request that comes from `socket`, until the other end is closed.
+/// Is a zygote: clones this process at each request that comes from `socket`, until the other end is closed, or for as long as
+/// [`end_when_idle`](super::end_when_idle) says.
 ///
 /// In the new process `run` is called, and what it returns is the exit code; a panic is 101. The caller's process
 /// has one thread and has written out what it buffers.
@@ -90,8 +91,8 @@ pub fn serve(socket: OwnedFd, mut run: impl FnMut(Request) -> i32) -> io::Result
         let frame = match wire::receive(&socket, &mut buffer, RecvFlags::empty()) {
             Ok(frame) if frame.len == 0 => break Ok(()),
             Ok(frame) => frame,
-            // The requester has gone and has left an answer unread.
-            Err(Errno::CONNRESET) => break Ok(()),
+            // The requester has gone and has left an answer unread; or nobody has asked for a while.
+            Err(Errno::CONNRESET | Errno::AGAIN) => break Ok(()),
             Err(error) => break Err(error.into()),
         };
         crash::point("zygote.received");
