@@ -22,6 +22,7 @@
 //! | [`start`] | starting a program by a vfork-style clone |
 //! | [`pidfd`] | waiting for the end of a process and signalling it, never another that got its id |
 //! | [`status`] | how a process ended, for those who cannot reap it too |
+//! | [`tree`] | signalling a process and all its descendants |
 //! | [`process`] | children; start times and states of processes |
 //! | [`object`] | the program files loaded here, their build ids and code segments |
 //! | [`fork`] | noticing that this process was made by somebody else's `fork` |
@@ -75,3 +76,5 @@ pub mod start;
 pub mod status;
 #[cfg(not(loom))]
 pub mod stream;
+#[cfg(not(loom))]
+pub mod tree;
