@@ -23,6 +23,7 @@
 //! | [`pidfd`] | waiting for the end of a process and signalling it, never another that got its id |
 //! | [`status`] | how a process ended, for those who cannot reap it too |
 //! | [`tree`] | signalling a process and all its descendants |
+//! | [`oom`] | whether the kernel may have killed for lack of memory |
 //! | [`process`] | children; start times and states of processes |
 //! | [`object`] | the program files loaded here, their build ids and code segments |
 //! | [`fork`] | noticing that this process was made by somebody else's `fork` |
@@ -58,6 +59,8 @@ pub mod fork;
 pub mod memory;
 #[cfg(not(loom))]
 pub mod object;
+#[cfg(not(loom))]
+pub mod oom;
 #[cfg(not(loom))]
 pub mod packet;
 #[cfg(not(loom))]

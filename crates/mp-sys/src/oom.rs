@@ -1,0 +1,168 @@
+//! Whether the kernel may have ended a process for lack of memory.
+//!
+//! Owns: one number, read before the process starts. The kernel tells nobody which process it chose, but it counts how many:
+//!
+//! | read | counts | missing |
+//! |---|---|---|
+//! | `memory.events` of this process's control group (version 2) | that group and those below it, whoever ran out | in the root group, with version 1 |
+//! | `/proc/vmstat` | the whole machine, other containers included | without `/proc`, before Linux 4.13 |
+//!
+//! So what is said is a hint, and about processes alone that SIGKILL ended: the counter rose while this one ran, so it may have been the
+//! one. `Some(false)` is sure, unless the process was moved out of the control group, or something else than the kernel
+//! watches memory and kills (systemd-oomd, say).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The counter at the start of a child.
+#[derive(Debug)]
+pub struct OomWatch {
+    file: PathBuf,
+    /// `None`: there is no counter.
+    before: Option<u64>,
+}
+
+impl OomWatch {
+    /// Reads the counter of the control group that this process, and so a child that it starts, is in; else the machine's. It takes some
+    /// microseconds, and keeps nothing open.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self::begin_in(Path::new("/"))
+    }
+
+    /// [`begin`](Self::begin), with `/proc` and `/sys` looked for in `root`.
+    #[must_use]
+    pub fn begin_in(root: &Path) -> Self {
+        if let Some(file) = own_events(root)
+            && let Some(before) = kills(&file)
+        {
+            return Self { file, before: Some(before) };
+        }
+        let file = root.join("proc/vmstat");
+        let before = kills(&file);
+        Self { file, before }
+    }
+
+    /// Whether the kernel has ended processes for lack of memory since: `Some(true)`, a SIGKILL of that time may have been one.
+    /// `None`: it cannot be told.
+    #[must_use]
+    pub fn killed_since(&self) -> Option<bool> {
+        let before = self.before?;
+        Some(kills(&self.file)? > before)
+    }
+}
+
+/// `memory.events` of this process's control group.
+fn own_events(root: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    let group = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    // Outside of what this process's namespace of control groups shows.
+    if group.split('/').any(|part| part == "..") {
+        return None;
+    }
+    Some(root.join("sys/fs/cgroup").join(group).join("memory.events"))
+}
+
+/// The counter in such a file; `None` if it cannot be read or has none.
+fn kills(file: &Path) -> Option<u64> {
+    parse(&read(file).ok()?)
+}
+
+/// `/proc/vmstat` is made anew at every read call, so it is read by few, of a size that holds all of it.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let mut text = Vec::with_capacity(16 * 1024);
+    std::fs::File::open(file)?.read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn parse(text: &[u8]) -> Option<u64> {
+    let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"oom_kill "))?;
+    std::str::from_utf8(line).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A directory with such files, removed at its end.
+    struct Fake(PathBuf);
+
+    impl Fake {
+        fn new(name: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("multiproc-oom-{}-{name}", std::process::id()));
+            fs::create_dir_all(root.join("proc/self")).unwrap();
+            Self(root)
+        }
+
+        fn write(&self, file: &str, text: &str) {
+            let file = self.0.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+    }
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const EVENTS: &str = "low 0\nhigh 7\nmax 31\noom 5\noom_kill 2\noom_group_kill 9\n";
+
+    #[test]
+    fn the_counter_is_found_among_its_like() {
+        assert_eq!(parse(EVENTS.as_bytes()), Some(2));
+        assert_eq!(parse(b"nr_free_pages 1\noom_kill 18446744073709551615\nthp 1"), Some(u64::MAX));
+        assert_eq!(parse(b"oom 5\noom_group_kill 9\nxoom_kill 3\n"), None);
+        assert_eq!(parse(b"oom_kill much\n"), None);
+        assert_eq!(parse(b"oom_kill \xff\n"), None);
+        assert_eq!(parse(b""), None);
+    }
+
+    #[test]
+    fn the_own_group_decides_whatever_the_machine_counts() {
+        let fake = Fake::new("group");
+        fake.write("proc/self/cgroup", "4:memory:/other\n0::/user/job 1\n");
+        fake.write("sys/fs/cgroup/user/job 1/memory.events", EVENTS);
+        fake.write("proc/vmstat", "oom_kill 40\n");
+        let watch = OomWatch::begin_in(&fake.0);
+        assert_eq!(watch.killed_since(), Some(false));
+        fake.write("proc/vmstat", "oom_kill 41\n");
+        assert_eq!(watch.killed_since(), Some(false), "that was elsewhere");
+        fake.write("sys/fs/cgroup/user/job 1/memory.events", &EVENTS.replace("oom_kill 2", "oom_kill 3"));
+        assert_eq!(watch.killed_since(), Some(true));
+        fs::remove_file(fake.0.join("sys/fs/cgroup/user/job 1/memory.events")).unwrap();
+        assert_eq!(watch.killed_since(), None, "the group is gone");
+    }
+
+    #[test]
+    fn without_a_group_of_its_own_the_machine_is_asked() {
+        let fake = Fake::new("machine");
+        fake.write("proc/vmstat", "nr_free_pages 1\noom_kill 40\n");
+        fake.write("sys/fs/memory.events", EVENTS);
+        for groups in ["0::/\n", "0::/../\n", "4:memory:/other\n"] {
+            fake.write("proc/self/cgroup", groups);
+            fake.write("proc/vmstat", "oom_kill 40\n");
+            let watch = OomWatch::begin_in(&fake.0);
+            assert_eq!(watch.killed_since(), Some(false), "{groups}");
+            fake.write("proc/vmstat", "oom_kill 41\n");
+            assert_eq!(watch.killed_since(), Some(true), "{groups}");
+        }
+    }
+
+    #[test]
+    fn without_any_file_it_cannot_be_told() {
+        let fake = Fake::new("nothing");
+        assert_eq!(OomWatch::begin_in(&fake.0).killed_since(), None);
+        fake.write("proc/vmstat", "nr_free_pages 1\n");
+        assert_eq!(OomWatch::begin_in(&fake.0).killed_since(), None);
+    }
+
+    #[test]
+    fn this_machine_answers_if_it_has_the_files() {
+        let told = OomWatch::begin().killed_since();
+        assert!(told.is_some() || kills(Path::new("/proc/vmstat")).is_none());
+    }
+}
