@@ -7,8 +7,7 @@
 //!   until a look finds nothing new:
 //!       wait until all that are known stand        a signal that is pending lets no new fork begin, one that has begun ends first
 //!       look for their children; stop each         pidfd first, then its parent is read, then both proved not to be reaped yet
-//!   signal all, leaves first                       while all stand: a parent has its own signal before it sees that a child died
-//!   continue all, leaves first                     SIGCONT, also if anything above fails
+//!   signal and continue each, leaves first         SIGCONT, also if anything above fails; nobody runs again before it has its signal
 //! ```
 //!
 //! Leaves first, because of what the kernel does when a parent ends and its process group becomes an orphan: if a member of the group
@@ -231,11 +230,9 @@ impl Tree {
                 Ok(()) => *signalled = !ended,
                 Err(_) => report.refused.push(member.process.pid()),
             }
-        }
-        let members = std::mem::take(&mut self.members);
-        for member in members.iter().rev() {
             let _ = member.process.signal(Signal::CONT);
         }
+        let members = std::mem::take(&mut self.members);
         let descendants = members.into_iter().zip(signalled).skip(1).filter(|(_, signalled)| *signalled);
         report.descendants = descendants.map(|(member, _)| member.process).collect();
         report
@@ -349,5 +346,35 @@ fn read(path: &str) -> io::Result<Option<Vec<u8>>> {
         Ok(text) => Ok(Some(text)),
         Err(error) if is_absence(&error) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command, Stdio};
+
+    fn sleeper() -> (Child, Pidfd) {
+        let child = Command::new("/bin/sh").args(["-c", "read x"]).stdin(Stdio::piped()).spawn().unwrap();
+        let process = Pidfd::new(child.id(), pidfd::open(child.id()).unwrap());
+        (child, process)
+    }
+
+    #[test]
+    fn whoever_is_not_the_parents_child_when_looked_at_is_let_go() {
+        let ((mut parent, root), (mut stranger, process)) = (sleeper(), sleeper());
+        let mut tree =
+            Tree { spared: Vec::new(), hidden: Vec::new(), members: Vec::new(), by_pid: BTreeMap::new() };
+        tree.stop(root).unwrap();
+        // As if a list had named it, and the id had gone to somebody else since.
+        assert!(!tree.is_old(stranger.id(), 0).unwrap());
+        assert_eq!(tree.members.len(), 1);
+        assert!(tree.is_old(parent.id(), 0).unwrap(), "the root is known");
+        drop(tree);
+        for child in [&mut parent, &mut stranger] {
+            drop(child.stdin.take());
+            assert_eq!(child.wait().unwrap().code(), Some(1));
+        }
+        assert!(process.is_reaped());
     }
 }
