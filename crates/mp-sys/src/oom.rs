@@ -165,6 +165,7 @@ mod tests {
         let fake = Fake::new("machine");
         fake.write("proc/vmstat", "nr_free_pages 1\noom_kill 40\n");
         fake.write("sys/fs/memory.events", EVENTS);
+        fake.write("sys/fs/cgroup/cgroup.procs", "");
         for groups in ["0::/\n", "0::/../\n", "4:memory:/other\n"] {
             fake.write("proc/self/cgroup", groups);
             fake.write("proc/vmstat", "oom_kill 40\n");

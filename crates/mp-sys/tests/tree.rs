@@ -2,7 +2,7 @@
 //! long as none stays stopped; and all have ended when their standard output has.
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(unsafe_code, reason = "vfork, to have a process that cannot be stopped")]
+#![expect(unsafe_code, reason = "forks that take long")]
 
 use mp_sys::pidfd::{self, Pidfd};
 use mp_sys::tree::signal_tree;
@@ -154,6 +154,47 @@ fn forks_do_not_get_away() {
 fn a_process_that_keeps_forking_is_caught_with_all_its_children() {
     let _watchdog = watchdog(LONG);
     forks_do_not_get_away();
+}
+
+extern "C" fn exit_at_once(_: libc::c_int) {
+    // SAFETY: may be called in a handler of a signal.
+    unsafe { libc::_exit(0) }
+}
+
+#[test]
+fn a_fork_that_has_begun_is_waited_for() {
+    let _watchdog = watchdog(LONG);
+    let name = "a_fork_that_has_begun_is_waited_for";
+    if part().is_some() {
+        // A handler, since the kernel aborts the forks of a process that a signal kills.
+        let handler: extern "C" fn(libc::c_int) = exit_at_once;
+        // SAFETY: the handler makes one system call.
+        unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) };
+        // Memory whose page tables are copied for a while.
+        let (size, flags) = (256 << 20, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: memory of our own, anywhere.
+        let memory = unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_WRITE, flags, -1, 0) };
+        assert_ne!(memory, libc::MAP_FAILED);
+        // SAFETY: advice on the memory from above.
+        unsafe { libc::madvise(memory, size, libc::MADV_NOHUGEPAGE) };
+        // SAFETY: the memory is mapped for writing, and nobody else's.
+        unsafe { std::ptr::write_bytes(memory.cast::<u8>(), 1, size) };
+        for _ in 0..200 {
+            // SAFETY: the child makes system calls only.
+            if unsafe { libc::fork() } == 0 {
+                // SAFETY: five bytes that live for ever. The parent is in its next fork by now.
+                unsafe { libc::write(1, c"born\n".as_ptr().cast(), 5) };
+                until_the_end_of_input(std::ptr::null_mut());
+            }
+        }
+        until_the_end_of_input(std::ptr::null_mut());
+    }
+    for _ in 0..4 {
+        let mut root = Root::of(&mut part_of(name, "forks"));
+        while root.line() != "born" {}
+        assert!(signal_tree(&root.process, libc::SIGTERM).unwrap().complete);
+        assert_eq!(root.gone().1.code(), Some(0));
+    }
 }
 
 #[test]
