@@ -136,18 +136,18 @@ fn a_tree_ends_without_lists_of_children() {
 fn forks_do_not_get_away() {
     let script = "exec 3<&0; i=0; while [ $i -lt 300 ]; do
         (echo $i; (echo $i; read x <&3) & read x <&3) & i=$((i + 1)); done; read x <&3";
-    for lines in [1, 2, 7, 30, 60] {
+    let mut caught_forking = 0;
+    for lines in [1, 2, 3, 7, 30, 60] {
         let mut root = Root::shell(&[script]);
         (0..lines).for_each(|_| drop(root.line()));
         let report = signal_tree(&root.process, libc::SIGKILL).unwrap();
         assert!(report.complete);
         let (said, status) = root.gone();
         assert_eq!(status.signal(), Some(libc::SIGKILL));
-        assert!(
-            said.lines().count() + lines < 600,
-            "it was ready before it was caught: the test shows nothing"
-        );
+        // On a loaded machine some are ready first.
+        caught_forking += usize::from(said.lines().count() + lines < 600);
     }
+    assert!(caught_forking > 0, "all were ready before they were caught: the test shows nothing");
 }
 
 #[test]
