@@ -25,6 +25,8 @@
 //! | [`zygote`] | starting processes by a small child that clones itself |
 //! | [`pidfd`] | waiting for the end of a process and signalling it, never another that got its id |
 //! | [`status`] | how a process ended, for those who cannot reap it too |
+//! | [`tree`] | signalling a process and all its descendants |
+//! | [`oom`] | whether the kernel may have killed for lack of memory |
 //! | [`process`] | children; start times and states of processes |
 //! | [`object`] | the program files loaded here, their build ids and code segments |
 //! | [`fork`] | noticing that this process was made by somebody else's `fork` |
@@ -63,6 +65,8 @@ pub mod memory;
 #[cfg(not(loom))]
 pub mod object;
 #[cfg(not(loom))]
+pub mod oom;
+#[cfg(not(loom))]
 pub mod packet;
 #[cfg(not(loom))]
 pub mod pidfd;
@@ -82,5 +86,7 @@ pub mod start;
 pub mod status;
 #[cfg(not(loom))]
 pub mod stream;
+#[cfg(not(loom))]
+pub mod tree;
 #[cfg(not(loom))]
 pub mod zygote;

@@ -36,7 +36,8 @@ fn part() -> Option<String> {
 fn child(script: &str) -> (Child, PipeWriter) {
     let (low, writer) = std::io::pipe().unwrap();
     let reader = above_standard(&low).unwrap();
-    let script = CString::new(format!("read x <&{}; {script}", reader.as_raw_fd())).unwrap();
+    // By its name, since some shells know only descriptors of one digit.
+    let script = CString::new(format!("read x </proc/self/fd/{}; {script}", reader.as_raw_fd())).unwrap();
     let arguments = [c"sh", c"-c", script.as_c_str()];
     let program = Program {
         path: c"/bin/sh",
