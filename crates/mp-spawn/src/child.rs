@@ -12,12 +12,13 @@
 
 use mp_sys::deadline::Deadline;
 use mp_sys::lifeline::Lifeline;
+use mp_sys::oom::OomWatch;
 use mp_sys::process::{self, Ended};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A child process of this one. Clones are handles of the same process; dropping them changes nothing.
 ///
@@ -34,6 +35,35 @@ struct Entry {
     is_detached: AtomicBool,
     /// Given up once the process has ended.
     lifeline: Mutex<Option<Lifeline>>,
+    memory: OomWatch,
+}
+
+/// How many kills for lack of memory there had been, and when that was read: reading it takes a tenth of what a fork server's start takes.
+static MEMORY: Mutex<Option<(Instant, OomWatch)>> = Mutex::new(None);
+/// How old that may be.
+const MEMORY_AGE_MAX: Duration = Duration::from_millis(100);
+
+fn memory_watch() -> OomWatch {
+    let mut memory = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*memory {
+        Some((when, watch)) if when.elapsed() < MEMORY_AGE_MAX => watch.clone(),
+        _ => {
+            let watch = OomWatch::begin();
+            *memory = Some((Instant::now(), watch.clone()));
+            watch
+        }
+    }
+}
+
+/// What became of a process and its descendants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// The process ids of the descendants that were signalled, parents before their children.
+    pub descendants: Vec<u32>,
+    /// Those of processes that this one may not signal.
+    pub refused: Vec<u32>,
+    /// Whether nobody was missed: none was refused, and the tree came to rest while it was looked through.
+    pub is_complete: bool,
 }
 
 static RUNNING: Mutex<Vec<Child>> = Mutex::new(Vec::new());
@@ -50,6 +80,7 @@ impl Child {
             is_daemon: lifeline.is_some(),
             is_detached: AtomicBool::new(false),
             lifeline: Mutex::new(lifeline),
+            memory: memory_watch(),
         };
         let child = Self(Arc::new(entry));
         running().push(child.clone());
@@ -134,6 +165,37 @@ impl Child {
     /// What the kernel says.
     pub fn interrupt(&self) -> io::Result<()> {
         self.0.process.interrupt()
+    }
+
+    /// [`terminate`](Self::terminate) of the process and all its descendants. None gets away by forking: they are stopped while they are looked for. Those
+    /// of a process that had ended before are not found.
+    ///
+    /// # Errors
+    /// There is no `/proc` to find them by, no free descriptor; then nobody was signalled.
+    pub fn terminate_tree(&self) -> io::Result<Tree> {
+        self.signal_tree(15)
+    }
+
+    /// [`kill`](Self::kill) of the process and all its descendants, as [`terminate_tree`](Self::terminate_tree) does it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn kill_tree(&self) -> io::Result<Tree> {
+        self.signal_tree(9)
+    }
+
+    fn signal_tree(&self, signal: i32) -> io::Result<Tree> {
+        let report = mp_sys::tree::signal_tree(&self.0.process, signal)?;
+        Ok(Tree {
+            descendants: report.descendants.iter().map(mp_sys::pidfd::Pidfd::pid).collect(),
+            refused: report.refused,
+            is_complete: report.complete,
+        })
+    }
+
+    /// Whether the kernel has ended processes for lack of memory since this one was started.
+    pub(crate) fn saw_out_of_memory(&self) -> bool {
+        self.0.memory.killed_since() == Some(true)
     }
 
     /// Lets the process run on when this program ends: `main` no longer waits for it. A daemon stays one.

@@ -63,6 +63,8 @@ pub enum JoinError {
         signal: i32,
         /// Whether a core was dumped.
         core_dumped: bool,
+        /// Whether the kernel has ended processes for lack of memory while this one ran, so that its SIGKILL may have been one of these.
+        out_of_memory: bool,
     },
     /// It ended before it took its job: the executable does not link multiproc, was killed while it started, or could not attach.
     NotStarted(Ended),
@@ -100,9 +102,11 @@ impl fmt::Display for JoinError {
             Self::Exited(code) => {
                 write!(f, "the process exited with code {code} before its function returned")
             }
-            Self::Killed { signal, core_dumped } => {
+            Self::Killed { signal, core_dumped, out_of_memory } => {
                 let core = if *core_dumped { ", core dumped" } else { "" };
-                write!(f, "the process was killed by {} ({signal}){core}", signal_name(*signal))
+                let memory =
+                    if *out_of_memory { ", maybe because the machine ran out of memory" } else { "" };
+                write!(f, "the process was killed by {} ({signal}){core}{memory}", signal_name(*signal))
             }
             Self::NotStarted(Ended::Exited(code)) => write!(
                 f,

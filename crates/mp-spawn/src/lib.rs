@@ -33,7 +33,7 @@ mod spawn_macro;
 mod starting;
 
 pub use builder::{Builder, Resource, Stdio};
-pub use child::{Child, active_children};
+pub use child::{Child, Tree, active_children};
 pub use error::{JoinError, SpawnError};
 pub use family::{Current, Parent, current, parent};
 pub use forkserver::ForkServer;

@@ -162,7 +162,10 @@ impl<R: Message + 'static> Process<R> {
         let ended = running.child.wait();
         let failed = |ended| match ended {
             Ok(Ended::Exited(code)) => JoinError::Exited(code),
-            Ok(Ended::Killed { signal, core_dumped }) => JoinError::Killed { signal, core_dumped },
+            Ok(Ended::Killed { signal, core_dumped }) => {
+                let out_of_memory = signal == 9 && running.child.saw_out_of_memory();
+                JoinError::Killed { signal, core_dumped, out_of_memory }
+            }
             Err(_) => JoinError::Lost,
         };
         match running.finish() {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The counter at the start of a child.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OomWatch {
     file: PathBuf,
     /// `None`: there is no counter.
