@@ -21,6 +21,7 @@ pub mod report;
 pub mod second;
 pub mod soak_fuzz;
 pub mod soak_queue;
+pub mod soak_starts;
 pub mod soak_sync;
 
 /// What a measurement gives, or why it failed.
