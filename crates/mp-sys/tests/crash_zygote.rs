@@ -136,7 +136,7 @@ fn kill_above(crash: &str) -> bool {
 }
 
 #[test]
-fn a7_a_kill_at_every_crash_point_of_zygotes_leaves_nothing_and_loses_no_status() {
+fn a_kill_at_every_crash_point_of_zygotes_leaves_nothing_and_loses_no_status() {
     let _watchdog = watchdog(LONG);
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     let mut never = Vec::new();

@@ -167,7 +167,8 @@ impl Line {
         let _ = self.zygote.wait_ended(None);
         let mut left = 2;
         while left > 0 {
-            // The group is named after the zygote, and its number is nobody else's while one of the two is not reaped.
+            // The group is named after the zygote, and its number is nobody else's while one of the two is not reaped. If there is but
+            // one, the second call finds no group: the number comes again only after all others have been handed out.
             match waitid(WaitId::Pgid(raw_pid(self.zygote.pid())), WaitIdOptions::EXITED) {
                 Err(Errno::INTR) => {}
                 Ok(_) => left -= 1,

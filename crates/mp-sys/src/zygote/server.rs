@@ -166,7 +166,7 @@ fn clone(mend: &Mend) -> Result<Made, i32> {
     let mut pidfd: RawFd = -1;
     let no_stack = std::ptr::null_mut::<libc::c_void>();
     let no_tls: libc::c_ulong = 0;
-    // The system call itself, since glibc's `fork` has no flags, and containers may refuse `clone3`.
+    // No exit signal: with CLONE_PARENT it is the zygote's own. The system call itself, since glibc's `fork` has no flags, and containers may refuse `clone3`.
     // SAFETY: memory is not shared, so the new process goes on here with a stack and memory of its own; it is the copy of the only
     // thread there is. The kernel writes a descriptor to `pidfd` here, and the new thread's id there to where glibc keeps that.
     #[cfg(not(target_arch = "aarch64"))]
