@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// | a new process is | this program, executed anew | a copy of a small process that was executed anew once |
 /// | costs about | 0.8 ms | 0.2 ms |
 /// | has of this process | its environment, directory, limits as they are | as they were when the server was started |
-/// | has besides | nothing | what the server's [preload](crate::ForkServer::preload) function made |
+/// | has besides | nothing | what the server's [preload](crate::ForkServer::with_preload) function made |
 ///
 /// With both, what is set with a [`Builder`](crate::Builder) is set, no descriptor is inherited but those named, and no memory but the session's.
 /// `fork` is not among them: a copy of a process whose other threads are gone holds their locks for ever.
