@@ -17,6 +17,7 @@ pub mod measure;
 pub mod ours;
 pub mod payload;
 pub mod peers;
+pub mod raw_zygote;
 pub mod report;
 pub mod second;
 pub mod soak_fuzz;

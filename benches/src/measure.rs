@@ -278,6 +278,16 @@ pub fn timed<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<(T, Duration)> {
     Ok((value, start.elapsed()))
 }
 
+/// Times starts of processes, each of which has ended when `start` returns; it gets the number of the start.
+///
+/// # Errors
+/// Those of `start`.
+pub fn starts(plan: &Plan, start: impl Fn(u32) -> Outcome<()>) -> Outcome<Duration> {
+    (0..plan.warm_up).try_for_each(&start)?;
+    let ((), time) = timed(|| (0..plan.count).try_for_each(&start))?;
+    Ok(time)
+}
+
 /// Runs a mapping of squares twice, first over the warm-up's numbers; times and checks the second.
 ///
 /// # Errors

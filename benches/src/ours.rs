@@ -3,15 +3,18 @@
 use crate::Outcome;
 use crate::cells::{self, median_of};
 use crate::machine::{Pinned, move_to};
-use crate::measure::{Plan, time_squares, timed};
+use crate::measure::{Plan, starts, time_squares};
 use crate::payload::{self, Payload};
 use multiproc::shm::latest::latest;
 use multiproc::shm::{Latest, LatestWriter, Value};
-use multiproc::{Pool, Process};
+use multiproc::{Builder, ForkServer, Pool, Process};
 use std::time::Duration;
 
 /// The second CPU for a child; see [`Pinned::second`].
 type Cpu = Option<u32>;
+
+/// Bytes of memory that a large parent has: 1 GiB.
+pub const HEAP: usize = 1 << 30;
 
 /// The trivial child.
 fn plus_one(number: u32) -> u32 {
@@ -23,13 +26,55 @@ fn plus_one(number: u32) -> u32 {
 /// # Errors
 /// When the library fails, or a result is wrong.
 pub fn spawn(plan: &Plan) -> Outcome<Duration> {
-    let start = |number: u32| {
-        let right = Process::spawn(plus_one, number)?.join()? == number + 1;
-        if right { Ok(()) } else { Err("a wrong result".into()) }
-    };
-    (0..plan.warm_up).try_for_each(start)?;
-    let ((), time) = timed(|| (0..plan.count).try_for_each(start))?;
-    Ok(time)
+    spawn_by(&Process::builder(), plan)
+}
+
+/// As [`spawn`], with a fork server, which is started before the clock.
+///
+/// # Errors
+/// As [`spawn`]; there can be no fork server here.
+pub fn spawn_forkserver(plan: &Plan) -> Outcome<Duration> {
+    let server = ForkServer::new();
+    let builder = Process::builder().fork_server(&server);
+    check_start(&builder, 0)?;
+    // Otherwise it was executed anew.
+    let pid = server.pid().ok_or("there can be no fork server here")?;
+    let time = spawn_by(&builder, plan)?;
+    if server.pid() == Some(pid) { Ok(time) } else { Err("the fork server has ended".into()) }
+}
+
+/// As [`spawn`], while this process has [`HEAP`] bytes of memory in use.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_with_heap(plan: &Plan) -> Outcome<Duration> {
+    beside_heap(|| spawn(plan))
+}
+
+/// As [`spawn_forkserver`], while this process has [`HEAP`] bytes of memory in use from before the server is started.
+///
+/// # Errors
+/// As [`spawn_forkserver`].
+pub fn spawn_forkserver_with_heap(plan: &Plan) -> Outcome<Duration> {
+    beside_heap(|| spawn_forkserver(plan))
+}
+
+fn spawn_by(builder: &Builder, plan: &Plan) -> Outcome<Duration> {
+    starts(plan, |number| check_start(builder, number))
+}
+
+fn check_start(builder: &Builder, number: u32) -> Outcome<()> {
+    let right = builder.spawn(plus_one, number)?.join()? == number + 1;
+    if right { Ok(()) } else { Err("a wrong result".into()) }
+}
+
+/// Does `work` while this process has so much memory in use, each page of it written.
+fn beside_heap<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    let heap = vec![1_u8; HEAP];
+    let done = work();
+    // Until here it is in use.
+    std::hint::black_box(&heap);
+    done
 }
 
 /// Squares on a pool of two workers, which is made before the clock starts.

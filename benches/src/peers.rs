@@ -1,7 +1,7 @@
 //! The contestants that are not this library, channels aside: a program started with the standard library, threads of rayon, and a plain
 //! loop.
 
-use crate::measure::{Plan, time_squares, timed};
+use crate::measure::{Plan, starts, time_squares};
 use crate::{Outcome, payload};
 use rayon::prelude::*;
 use std::env;
@@ -16,13 +16,10 @@ pub const EXIT_NOW: &str = "--exit-now";
 /// When a start fails.
 pub fn command(plan: &Plan) -> Outcome<Duration> {
     let program = env::current_exe()?;
-    let start = |_| {
+    starts(plan, |_| {
         let status = Command::new(&program).arg(EXIT_NOW).status()?;
         if status.success() { Ok(()) } else { Err(format!("it ended with {status}").into()) }
-    };
-    (0..plan.warm_up).try_for_each(start)?;
-    let ((), time) = timed(|| (0..plan.count).try_for_each(start))?;
-    Ok(time)
+    })
 }
 
 /// Squares on the two threads of a rayon pool, which is made before the clock starts.

@@ -149,6 +149,7 @@ fn examples() -> Result<bool> {
     example("wordcount")?.args(["--", "--check", "crates"]).run()?;
     example("wordcount")?.args(["--", "--chaos", "--check", "crates"]).run()?;
     example("hello")?.run()?;
+    example("crash_box")?.run()?;
     example("frozen_archive")?.run()?;
     example("locks_in_a_file")?.run()?;
     Ok(true)

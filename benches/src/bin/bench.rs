@@ -5,8 +5,9 @@
 //! 1: a measurement failed or data was wrong; 2: wrong arguments.
 
 use lexopt::prelude::*;
+use mp_benches::channels::python;
 use mp_benches::measure::{Contestant, Measurement, Plan, Unit};
-use mp_benches::{Outcome, cells, channels, idle, locks, machine, ours, peers, report, second};
+use mp_benches::{Outcome, cells, channels, idle, locks, machine, ours, peers, raw_zygote, report, second};
 use serde_json::json;
 use std::io::Write;
 use std::path::PathBuf;
@@ -53,25 +54,60 @@ impl Options {
 /// All measurements, channels first.
 fn measurements(quick: bool) -> Vec<Measurement> {
     let mut all = channels::measurements(quick);
+    all.extend(starts(quick));
     all.extend(other_measurements(quick));
     all
 }
 
-/// Those of anything but channels.
-fn other_measurements(quick: bool) -> [Measurement; 11] {
-    let plan = |count: u32| Plan {
+/// The plan for `count` operations, or a fifth of them.
+fn plan(quick: bool, count: u32) -> Plan {
+    Plan {
         rounds: if quick { 3 } else { 7 },
         count: if quick { count / 5 } else { count },
         warm_up: count / 10,
-    };
+    }
+}
+
+/// Those of starting processes.
+fn starts(quick: bool) -> [Measurement; 4] {
+    let raw = Contestant::new("raw zygote", raw_zygote::fork).at_most(1.3);
+    let python = python::if_here([Contestant::new("Python forkserver", python::forkserver).one_in(20)]);
     [
         Measurement {
             name: "spawn",
             unit: Unit::Microseconds,
-            plan: plan(300),
+            plan: plan(quick, 300),
             ours: Contestant::new("multiproc", ours::spawn),
             peers: vec![Contestant::new("std Command", peers::command).at_most(1.1)],
         },
+        Measurement {
+            name: "spawn_1gib",
+            unit: Unit::Microseconds,
+            plan: plan(quick, 300),
+            ours: Contestant::new("parent of 1 GiB", ours::spawn_with_heap),
+            peers: vec![Contestant::new("small parent", ours::spawn).at_most(1.2)],
+        },
+        Measurement {
+            name: "spawn_forkserver",
+            unit: Unit::Microseconds,
+            plan: plan(quick, 2000),
+            ours: Contestant::new("multiproc", ours::spawn_forkserver),
+            peers: [raw].into_iter().chain(python).collect(),
+        },
+        Measurement {
+            name: "spawn_forkserver_1gib",
+            unit: Unit::Microseconds,
+            plan: plan(quick, 2000),
+            ours: Contestant::new("parent of 1 GiB", ours::spawn_forkserver_with_heap),
+            peers: vec![Contestant::new("small parent", ours::spawn_forkserver).at_most(1.2)],
+        },
+    ]
+}
+
+/// Those of anything else.
+fn other_measurements(quick: bool) -> [Measurement; 10] {
+    let plan = |count| plan(quick, count);
+    [
         Measurement {
             name: "pool_map",
             unit: Unit::MillionsPerSecond,

@@ -1,4 +1,4 @@
-//! Peer: CPython's `multiprocessing`, pipes and queues, run by `python3` if it is here; see `python.py`.
+//! Peer: CPython's `multiprocessing`, pipes, queues and processes, run by `python3` if it is here; see `python.py`.
 
 use super::contest::PRODUCERS;
 use crate::Outcome;
@@ -94,4 +94,12 @@ pub fn queue<const SIZE: u32>(plan: &Plan) -> Outcome<Duration> {
 /// As [`pipe_roundtrip`].
 pub fn many<const CONSUMERS: u32>(plan: &Plan) -> Outcome<Duration> {
     time("many", 64, plan, [PRODUCERS, CONSUMERS])
+}
+
+/// Processes that run a trivial function and are waited for, one after the other, of the fork server. Unlike ours they give no result back.
+///
+/// # Errors
+/// As [`pipe_roundtrip`].
+pub fn forkserver(plan: &Plan) -> Outcome<Duration> {
+    time("forkserver", 8, plan, [1, 1])
 }
