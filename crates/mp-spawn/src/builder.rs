@@ -208,7 +208,7 @@ impl Builder {
     /// The fork server that starts it; `None` if it is executed anew.
     pub(crate) fn server(&self) -> Option<&ForkServer> {
         let is_served = self.method.unwrap_or_else(method::start_method) == StartMethod::ForkServer;
-        (is_served && mp_sys::zygote::supported().is_ok())
+        (is_served && forkserver::are_supported())
             .then(|| self.server.as_ref().unwrap_or_else(|| forkserver::default_server()))
     }
 

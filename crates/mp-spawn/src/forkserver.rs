@@ -75,6 +75,12 @@ impl Default for Server {
     }
 }
 
+/// Whether there can be fork servers here; asked once.
+pub(crate) fn are_supported() -> bool {
+    static SUPPORTED: LazyLock<bool> = LazyLock::new(|| zygote::supported().is_ok());
+    *SUPPORTED
+}
+
 /// The server of those who name none.
 pub(crate) fn default_server() -> &'static ForkServer {
     static DEFAULT: LazyLock<ForkServer> = LazyLock::new(ForkServer::new);
@@ -312,11 +318,11 @@ pub(crate) fn run(marker: &str) -> Result<(), String> {
     mp_sys::process::close_on_exec(&file).map_err(text)?;
     mp_sys::process::name_thread("forkserver");
     let session = Session::attach(file).map_err(|error| error.to_string())?;
-    if marker.preload != [0; 2] {
-        let preload = FnRef::<(), ()>::unseal(session, marker.preload).map_err(|error| error.to_string())?;
-        crate::panics::catch(|| preload.call(()))
-            .map_err(|panic| format!("the preload function: {panic}"))?;
-    }
+    let preload = (marker.preload != [0; 2]).then(|| FnRef::<(), ()>::unseal(session, marker.preload));
+    let preload = preload.transpose().map_err(|error| error.to_string())?;
+    // Also with nothing to load: the first catching of panics sets things up, which need not be done anew in each process.
+    crate::panics::catch(|| preload.map_or((), |preload| preload.call(())))
+        .map_err(|panic| format!("the preload function: {panic}"))?;
     zygote::end_when_idle(&socket, Duration::from_secs(marker.idle_seconds)).map_err(text)?;
     zygote::serve(socket, |request| born(session, request)).map_err(text)
 }

@@ -8,7 +8,7 @@ use crate::status;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::WaitIdOptions;
-use std::io;
+use std::io::{self, Read};
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -128,11 +128,33 @@ pub fn status(pid: u32) -> io::Result<Option<Status>> {
 }
 
 fn read_stat(path: &str) -> io::Result<Option<Status>> {
-    match std::fs::read(path) {
+    match read_line(path) {
         Ok(text) => Ok(parse_stat(&text)),
         Err(error) if is_absence(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// A file of `/proc` that has one line. In one piece: each reading makes the system write it anew, up to there.
+fn read_line(path: &str) -> io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    // A name of 64 bytes at most, and some fifty numbers.
+    let mut text = vec![0; 2048];
+    let mut len = 0;
+    loop {
+        match file.read(&mut text[len..]) {
+            Ok(0) => break,
+            Ok(count) => len += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        // Nothing comes behind the line's end.
+        if text[..len].ends_with(b"\n") || len == text.len() {
+            break;
+        }
+    }
+    text.truncate(len);
+    Ok(text)
 }
 
 /// Whether what was to be read in `/proc` was not there, or ended while it was read.
