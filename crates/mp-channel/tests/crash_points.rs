@@ -83,8 +83,9 @@ fn take_part(((items, items_out), (grown, grown_out), rounds): Part) -> Result<u
             return Err("somebody took what was offered to nobody".to_owned());
         }
         if round.is_multiple_of(10) {
+            // Large enough to go back to the sender at once.
             for _ in 0..3 {
-                bulk.try_send(vec![round; 400]).map_err(|error| error.to_string())?;
+                bulk.try_send(vec![round; 1200]).map_err(|error| error.to_string())?;
             }
             if bulk_out.try_iter().flatten().any(|word| word != round) {
                 return Err("other words came out of the bulk".to_owned());
