@@ -17,7 +17,7 @@ use mp_sys::process::{self, Ended};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// A child process of this one. Clones are handles of the same process; dropping them changes nothing.
@@ -246,12 +246,7 @@ extern "C" fn at_exit() {
     if EXITS.load(Ordering::Relaxed) != std::process::id() {
         return;
     }
-    // Whoever holds the list for good died in the middle of it, as a thread that does not run at the end of a program may: then nobody is waited for.
-    let children = match RUNNING.try_lock() {
-        Ok(children) => children.clone(),
-        Err(std::sync::TryLockError::Poisoned(children)) => children.into_inner().clone(),
-        Err(std::sync::TryLockError::WouldBlock) => return,
-    };
+    let Some(children) = running_at_exit() else { return };
     for daemon in children.iter().filter(|child| child.is_daemon()) {
         // Those who do not listen are killed when this process is gone.
         let _ = daemon.terminate();
@@ -261,5 +256,18 @@ extern "C" fn at_exit() {
     {
         // Without an answer there is nothing to wait for.
         let _ = child.0.process.wait_ended(None);
+    }
+}
+
+/// The list, at the end of the program. `None` if a thread holds it for good: `exit` may be called from a signal handler that interrupted that thread.
+fn running_at_exit() -> Option<Vec<Child>> {
+    let until = Instant::now() + Duration::from_secs(1);
+    loop {
+        match RUNNING.try_lock() {
+            Ok(children) => return Some(children.clone()),
+            Err(TryLockError::Poisoned(children)) => return Some(children.into_inner().clone()),
+            Err(TryLockError::WouldBlock) if Instant::now() > until => return None,
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+        }
     }
 }
