@@ -82,12 +82,13 @@ fn parent((seed, lives): (u64, Sender<u32>)) -> Result<Told, String> {
         let killer_seed = random.u64(..);
         let killer = scope.spawn(move || {
             let mut random = fastrand::Rng::with_seed(killer_seed);
-            let mut kills = 0;
+            let (mut kills, mut last) = (0, None);
             while !stop.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_micros(random.u64(1000..20_000)));
                 let pid = server.pid().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
-                if let Some(pid) = pid {
+                if let Some(pid) = pid.filter(|pid| last != Some(*pid)) {
                     // A child of ours that only the server's handle reaps, when it starts another: the id is its own until then.
+                    last = Some(pid);
                     kills +=
                         u64::from(rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok());
                 }

@@ -1,4 +1,4 @@
-//! Where receivers leave spent blocks for senders: a few words of the channel.
+//! Where receivers leave large spent blocks for senders: a few words of the channel. (Smaller ones stay in their slots.)
 //!
 //! A block goes back while it is still in some cache of the machine; in a slot it would be found a lap later. Senders look here before
 //! they turn to the allocator, so that a steady stream takes no new memory from its first message on.

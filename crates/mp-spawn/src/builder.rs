@@ -13,7 +13,7 @@ use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -244,8 +244,28 @@ impl Builder {
         result
     }
 
+    /// Refuses what cannot be a name of a process, or a name or value of a variable, whatever the start method would make of it.
+    fn check_texts(&self) -> io::Result<()> {
+        let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        if self.name.as_ref().is_some_and(|name| name.contains('\0')) {
+            return refused("a name with a null byte");
+        }
+        let has = |text: &OsString, byte| text.as_bytes().contains(&byte);
+        for (name, value) in &self.environment {
+            if name.is_empty()
+                || has(name, 0)
+                || has(name, b'=')
+                || value.as_ref().is_some_and(|value| has(value, 0))
+            {
+                return refused("no name or value of a variable");
+            }
+        }
+        Ok(())
+    }
+
     /// What the child does to itself, and this process's ends of its pipes.
     pub(crate) fn setup(&self) -> io::Result<(Setup, Pipes)> {
+        self.check_texts()?;
         let mut setup = Setup {
             directory: match &self.directory {
                 Some(directory) => Some(CString::new(directory.clone().into_os_string().into_vec())?),

@@ -14,7 +14,7 @@
 //! Death: of the zygote is found at the next start, which starts another one; processes that run are children of this one and go on. Of this process
 //! ends the zygote. Nothing of a job has run when a start fails, so it is safe to try again.
 
-#![expect(unsafe_code, reason = "file descriptors by number")]
+#![expect(unsafe_code, reason = "file descriptors by number, the environment")]
 
 use crate::builder::Builder;
 use crate::code::FnRef;
@@ -31,7 +31,7 @@ use mp_sys::zygote::{self, Client, Request};
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -55,10 +55,9 @@ const IDLE: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug, Default)]
 pub struct ForkServer(Arc<Server>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Server {
     preload: Option<fn(())>,
-    idle: Duration,
     zygote: Mutex<Option<Zygote>>,
 }
 
@@ -67,12 +66,6 @@ struct Zygote {
     client: Arc<Client>,
     session: Session,
     pid: u32,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self { preload: None, idle: IDLE, zygote: Mutex::new(None) }
-    }
 }
 
 /// Whether there can be fork servers here; asked once.
@@ -156,7 +149,7 @@ impl ForkServer {
         let marker = Marker {
             socket: its.as_raw_fd(),
             session: file.as_raw_fd(),
-            idle_seconds: self.0.idle.as_secs(),
+            idle_seconds: IDLE.as_secs(),
             preload,
         };
         let marker = format!("{}={}", hook::ZYGOTE, marker.to_text());
@@ -207,16 +200,6 @@ struct Order {
 impl Order {
     fn new(builder: &Builder, setup: &Setup, is_daemon: bool, errand: &Errand) -> io::Result<Self> {
         let bytes = |text: &OsString| text.as_bytes().to_vec();
-        for (name, value) in &builder.environment {
-            let is_bad = |text: &OsString| text.as_bytes().contains(&0);
-            if name.is_empty()
-                || is_bad(name)
-                || name.as_bytes().contains(&b'=')
-                || value.as_ref().is_some_and(is_bad)
-            {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name or value of a variable"));
-            }
-        }
         let place = |resource| Resource::ALL.iter().position(|&one| one == resource);
         let limits = setup
             .limits
@@ -264,9 +247,28 @@ impl Order {
         setup.limits = limits
             .filter_map(|(place, soft, hard)| Some(Limit { resource: resource(place)?, soft, hard }))
             .collect();
-        hook::change_environment(self.clears_environment, self.environment);
+        change_environment(self.clears_environment, self.environment);
         mp_sys::setup::apply_here(&setup)?;
         Ok(lifeline)
+    }
+}
+
+/// Changes the environment of this process as a builder says, which has checked the names and values.
+fn change_environment(clears: bool, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+    if clears {
+        for (name, _) in std::env::vars_os() {
+            // SAFETY: a zygote's copy has one thread; nobody else reads the environment.
+            unsafe { std::env::remove_var(name) };
+        }
+    }
+    for (name, value) in changes {
+        let name = OsString::from_vec(name);
+        match value.map(OsString::from_vec) {
+            // SAFETY: as above.
+            Some(value) => unsafe { std::env::set_var(name, value) },
+            // SAFETY: as above.
+            None => unsafe { std::env::remove_var(name) },
+        }
     }
 }
 

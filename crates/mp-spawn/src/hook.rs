@@ -1,4 +1,4 @@
-//! How a child finds its job before `main`.
+//! How a child finds its job before `main`, and how a fork server's process and the broker of descriptors find out what they are.
 //!
 //! With the feature `constructor` (a default) a function in the executable's `.init_array` looks for the marker in the environment.
 //! In a child it runs the job and exits; otherwise it only notes that it was there. So programs, tests, doc tests and benchmarks need
@@ -17,9 +17,8 @@ use crate::forkserver;
 use crate::job;
 use mp_shm::Session;
 use mp_shm::deliver::Record;
-use std::ffi::{OsString, c_char, c_int};
+use std::ffi::{c_char, c_int};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Environment variable by which a child is told where its job is.
@@ -130,13 +129,13 @@ fn child(marker: &Marker) -> c_int {
     guarded(|| {
         mp_sys::process::ignore_sigpipe();
         mp_sys::process::open_standard().map_err(|error| format!("opening the null device: {error}"))?;
-        // SAFETY: the parent passed these descriptors for us alone; nothing else in this process has opened any yet, or knows of them.
-        let [lifeline, file] =
-            [marker.lifeline, Some(marker.fd)].map(|fd| fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-        for fd in [&lifeline, &file].into_iter().flatten() {
-            mp_sys::process::close_on_exec(fd).map_err(|error| error.to_string())?;
-        }
-        let file = file.ok_or("no session")?;
+        let passed = |fd: RawFd| {
+            // SAFETY: the parent passed this descriptor for us alone, and the marker names each once; nothing else in this process has
+            // opened any yet, or knows of them.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            mp_sys::process::close_on_exec(&fd).map(|()| fd).map_err(|error| error.to_string())
+        };
+        let (file, lifeline) = (passed(marker.fd)?, marker.lifeline.map(passed).transpose()?);
         let session = || Session::attach(file).map_err(|error| error.to_string());
         let is_daemon = lifeline.is_some();
         work(session, &marker.errand, is_daemon, lifeline, Ok(()))
@@ -171,23 +170,6 @@ pub(crate) fn work(
     let session = session()?;
     session.make_current().map_err(|error| error.to_string())?;
     job::run(session, errand.record, errand.nonce, prepared)
-}
-
-/// Changes the environment of this process as a builder says.
-pub(crate) fn change_environment(clears: bool, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
-    let kept = |(name, _): (OsString, OsString)| (clears).then_some(name);
-    let cleared = std::env::vars_os().filter_map(kept).map(|name| (name, None));
-    let changes =
-        changes.into_iter().map(|(name, value)| (OsString::from_vec(name), value.map(OsString::from_vec)));
-    let all: Vec<(OsString, Option<OsString>)> = cleared.chain(changes).collect();
-    for (name, value) in all {
-        match value {
-            // SAFETY: a zygote's copy has one thread; nobody else reads the environment.
-            Some(value) => unsafe { std::env::set_var(name, value) },
-            // SAFETY: as above.
-            None => unsafe { std::env::remove_var(name) },
-        }
-    }
 }
 
 fn report(text: &str) -> c_int {

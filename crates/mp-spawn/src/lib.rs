@@ -15,7 +15,7 @@
 //! How a child finds its job: a constructor in the executable's `.init_array` (feature `constructor`, on by default), see [`hook`];
 //! without it, [`init`] at the top of `main`.
 //!
-//! The same hook starts the process that holds descriptors on their way between processes: see [`mp_shm::Fd`].
+//! The same hook makes the processes of fork servers what they are, and starts the process that holds descriptors on their way between processes: see [`mp_shm::Fd`].
 //!
 //! What it does not do: `fork` as a start method (see [`StartMethod`]); further sessions for a child from its start (a handle in its argument
 //! brings one along); a future of its own for the end of a process.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// | | `spawn` | `forkserver` |
 /// |---|---|---|
 /// | a new process is | this program, executed anew | a copy of a small process that was executed anew once |
-/// | costs about | 0.8 ms | 0.2 ms |
+/// | costs | about a millisecond | half as much |
 /// | has of this process | its environment, directory, limits as they are | as they were when the server was started |
 /// | has besides | nothing | what the server's [preload](crate::ForkServer::with_preload) function made |
 ///

@@ -70,8 +70,12 @@ fn a18_the_environment_is_as_it_was_asked_for() {
     // What a process of one's own would inherit is there.
     let inherited = std::env::vars().filter(|(name, _)| name != "PATH" && name != "RUST_BACKTRACE").count();
     assert_eq!(all.len(), inherited + 1);
-    let error = plain().env("A", "nul\0").spawn(seen, ()).unwrap_err();
-    assert!(matches!(error, SpawnError::Start(_)), "{error:?}");
+    for builder in
+        [plain().env("A", "nul\0"), plain().env("A=B", "c"), plain().env_remove(""), plain().name("a\0")]
+    {
+        let error = builder.spawn(seen, ()).unwrap_err();
+        assert!(matches!(error, SpawnError::Start(_)), "{error:?}");
+    }
 }
 
 #[test]

@@ -221,11 +221,9 @@ fn a18_a_setting_that_cannot_be_made_is_told() {
     let _watchdog = watchdog(LONG);
     let server = ForkServer::new();
     let builder = Process::builder().fork_server(&server);
-    let error = builder.clone().current_dir("/no/such/place").spawn(|()| (), ()).unwrap().join().unwrap_err();
+    let error = builder.current_dir("/no/such/place").spawn(|()| (), ()).unwrap().join().unwrap_err();
     assert!(
         matches!(&error, JoinError::Refused(text) if text.contains("changing to the directory")),
         "{error}"
     );
-    let error = builder.env("A=B", "c").spawn(|()| (), ()).unwrap_err();
-    assert!(error.to_string().contains("variable"), "{error}");
 }

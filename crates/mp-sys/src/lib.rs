@@ -30,6 +30,7 @@
 //! | [`process`] | children; start times and states of processes |
 //! | [`object`] | the program files loaded here, their build ids and code segments |
 //! | [`fork`] | noticing that this process was made by somebody else's `fork` |
+//! | [`prefetch`] | hints about memory that is needed soon |
 //! | [`cpu`] | which processors may run a thread |
 //! | [`force`] | `MP_FORCE`: fallbacks taken on purpose, for tests |
 //!

@@ -400,6 +400,15 @@ fn a_new_process_has_the_signal_mask_of_the_zygotes_begin_and_the_requesters_gro
 }
 
 #[test]
+fn a_zygote_that_nobody_asks_ends() {
+    let _watchdog = watchdog(LONG);
+    let (client, pid) = zygote("idle", &[]);
+    proc::until(|| proc::has_ended(pid));
+    let error = client.request(b"exit 5", &[], soon()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
 fn a_copy_of_the_requester_is_refused() {
     let _watchdog = watchdog(LONG);
     let (client, _) = zygote("plain", &[]);

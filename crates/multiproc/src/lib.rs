@@ -25,6 +25,7 @@
 //! | to | use | crate |
 //! |---|---|---|
 //! | run a function in a process of its own | [`Process::spawn`], [`spawn!`] | [`mp_spawn`] |
+//! | with limits, pipes, another environment; to die with its parent; faster | [`Process::builder`], [`ForkServer`] | [`mp_spawn`] |
 //! | wait for a process elsewhere, or end it | [`ProcessHandle`] | [`mp_spawn`] |
 //! | send values between processes | [`channel`], [`Sender`], [`Receiver`]; one to one: [`spsc`], [`oneshot`] | [`mp_channel`] |
 //! | send one value to many | [`broadcast`] | [`mp_channel`] |

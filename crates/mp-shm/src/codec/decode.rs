@@ -378,3 +378,21 @@ impl Detach for Decoder {
         self.taking = taking;
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_its_own_archive_is_checked_before_it_is_taken() {
+        assert!(is_own_archive::<[bool; 4]>() && is_own_archive::<[u8; 3]>());
+        assert!(!is_own_archive::<u64>() && !is_own_archive::<String>());
+        let session = Session::current().unwrap();
+        let take = |bytes: &[u8]| decode_inline::<[bool; 4], DecodeError>(session, bytes);
+        assert_eq!(take(&[0, 1, 1, 0]).unwrap(), [false, true, true, false]);
+        assert!(matches!(take(&[0, 1, 2, 0]), Err(DecodeError::Invalid(_))), "2 is no bool");
+        assert!(matches!(take(&[0, 1, 1]), Err(DecodeError::Invalid(_))), "too short");
+        let longer = decode_inline::<[u8; 3], DecodeError>(session, &[9, 1, 2, 3]).unwrap();
+        assert_eq!(longer, [1, 2, 3], "an archive's root is at its end");
+    }
+}

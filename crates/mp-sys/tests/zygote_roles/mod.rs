@@ -43,6 +43,7 @@ fn be_zygote(socket: i32, kind: &str) -> i32 {
     // SAFETY: the requester passed this descriptor for this alone.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     match kind {
+        "idle" => mp_sys::zygote::end_when_idle(&socket, Duration::from_millis(300)).unwrap(),
         "threaded" => drop(std::thread::spawn(std::thread::park)),
         "masked" => block_usr1(),
         // What a new process must not take over: the ids cached here, and a held word in the robust list.
