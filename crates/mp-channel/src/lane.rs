@@ -9,7 +9,7 @@
 //! EMPTY, t or FULL, t-N  writes one with handles       WRITING, t, me the sender, before its block is named; then as above
 //! WRITING, t             the sender is dead            DEAD, t        recovery, after it has taken the handles off
 //! head
-//! h                      took the message of FULL, h   h + 1          the receiver, edge HEAD
+//! h                      took those of FULL, h to k    k + 1          the receiver, edge HEAD
 //! ```
 //!
 //! `t - N` stands for the same index one lap back. Who holds an end alone is the business of `mp_shm::sole`: until the count of an end is 1,
@@ -19,7 +19,7 @@
 //! Acquire load of the head before the sender touches slots that it says are free.
 //! Death: of the sender while it writes: the message never existed. What the slot names goes with the channel; handles in it go at once, for
 //! somebody may wait for the last of them, which is why a slot says so when it gets a message with handles.
-//! Of the receiver while it reads: the head stays, and nobody will read the message, for the end has died with its holder.
+//! Of the receiver while it reads: the head stays, and nobody will read the messages, for the end has died with its holder.
 //! Wake-ups are those of `mp_sync::notify`, with one sleeper a side.
 //! Models: loom `lane_*` in `tests/loom_lane.rs`.
 //! Source: Lamport's queue of one producer and one consumer, with FastForward's idea of a full slot that says so itself.
@@ -230,11 +230,26 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
         Ok(index)
     }
 
-    /// Gives the slot at `position` back after its message was taken, and wakes the sender; gives the next position.
+    /// Lets `take` take the messages from `position` on, of which [`begin_receive`](Self::begin_receive) has found the first, while there are any and it
+    /// takes them, `most` at most; gives how many it took. Their slots are given back by one [`finish_receive`](Self::finish_receive).
     #[inline]
-    pub fn finish_receive(&self, position: u64) -> u64 {
+    pub fn take_run(&self, position: u64, most: u32, mut take: impl FnMut(u32) -> bool) -> u32 {
+        let mut at = position;
+        for taken in 0..most {
+            if (taken != 0 && !self.can_receive(at)) || !take(self.shape.index(at)) {
+                return taken;
+            }
+            crash::point("lane.one_of_a_run_taken");
+            at = self.shape.next(at);
+        }
+        most
+    }
+
+    /// Gives `taken` slots from `position` on back after their messages were taken, and wakes the sender; gives the next position.
+    #[inline]
+    pub fn finish_receive(&self, position: u64, taken: u32) -> u64 {
         crash::point("lane.taken");
-        let next = self.shape.next(position);
+        let next = self.shape.forward(position, taken);
         // HEAD: Release, pairs with the Acquire in `head`.
         self.control.head.0.store(next, Ordering::Release);
         crash::point("lane.released");

@@ -57,6 +57,8 @@ pub(crate) struct End {
     spin: Spin,
     /// Size of the last large message, a guess for the next.
     expected: usize,
+    /// Whether the last call that received many found more than one.
+    streams: bool,
 }
 
 /// The sending end.
@@ -107,7 +109,16 @@ fn register() {
 impl End {
     fn new(view: View, reference: Reference, role: usize) -> Self {
         let reference = Arc::new(reference);
-        let mut end = Self { view, reference, role, position: 0, head: 0, spin: Spin::new(), expected: 0 };
+        let mut end = Self {
+            view,
+            reference,
+            role,
+            position: 0,
+            head: 0,
+            spin: Spin::new(),
+            expected: 0,
+            streams: false,
+        };
         end.head = end.with(|lane| lane.head());
         end.position = if role == 0 { end.with(|lane| lane.find_tail()) } else { end.head };
         end

@@ -1,15 +1,18 @@
-//! The receiving end: its forms, and how a message gets out of the lane.
+//! The receiving end: its forms, and how messages get out of the lane.
 
-#![expect(unsafe_code, reason = "the pending words of the lane")]
+#![expect(unsafe_code, reason = "the pending words of the lane, and values that are copied from their slots")]
 
 use super::{End, Receiver, lane, spin};
 use crate::end::{Taken, refused_receive};
 use crate::error::RecvError;
+use crate::lane::Lane;
 use crate::received::Received;
 use crate::view::{Here, View};
 use mp_shm::Message;
+use mp_shm::codec::{is_own_archive, validate};
 use mp_shm::participants::Me;
 use mp_sync::patience::Patience;
+use mp_sync::spin::gather;
 use mp_sys::deadline::Deadline;
 use mp_sys::robust;
 use std::time::{Duration, Instant};
@@ -53,7 +56,7 @@ impl<T: Message> Receiver<T> {
     /// many they were, which is 0 only for a `count` of 0.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv). A message that is not a valid `T` is consumed; those before it are in `values`.
+    /// As [`recv`](Self::recv). A message that is not a valid `T` is consumed; the others that were taken are in `values`.
     pub fn recv_many(&mut self, values: &mut Vec<T>, count: usize) -> Result<usize, RecvError> {
         self.recv_many_patiently(values, count, Patience::Forever)
     }
@@ -126,7 +129,7 @@ impl<T: Message> Receiver<T> {
 
     fn recv_archived_patiently(&mut self, patience: Patience) -> Result<Received<T>, RecvError> {
         let mut payload = None;
-        self.receive_with(patience, |view, index, me| payload = view.read(index, me.process))?;
+        self.receive_one(patience, |view, index, me| payload = view.read(index, me.process))?;
         Received::new(payload.ok_or(RecvError::Corrupt)?).map_err(RecvError::Decode)
     }
 
@@ -146,33 +149,91 @@ impl<T: Message> Receiver<T> {
         count: usize,
         patience: Patience,
     ) -> Result<usize, RecvError> {
-        if count == 0 {
-            return Ok(0);
-        }
-        values.push(self.recv_patiently(patience)?);
-        for received in 1..count {
-            match self.recv_patiently(Patience::None) {
-                Ok(value) => values.push(value),
+        self.gather(count, patience);
+        let mut received = 0;
+        while received < count {
+            let patience = if received == 0 { patience } else { Patience::None };
+            match self.recv_run(values, count - received, patience) {
+                Ok(taken) => received += taken,
                 // What is wrong with the channel is told by the next call.
-                Err(RecvError::Empty | RecvError::Disconnected) => return Ok(received),
+                Err(RecvError::Empty | RecvError::Disconnected) if received != 0 => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(count)
+        self.end.streams = received > 1;
+        Ok(received)
+    }
+
+    /// Lets more messages come, for some µs at most, where they have come faster than one by one: who looks for the next one takes its line from
+    /// the sender that writes it.
+    fn gather(&mut self, count: usize, patience: Patience) {
+        let End { view, spin: budget, position, streams, .. } = &self.end;
+        let shape = view.shape();
+        let last =
+            u32::try_from(count).map_or(shape.batch(), |count| count.min(shape.batch())).saturating_sub(1);
+        if *streams && last != 0 && patience != Patience::None && spin(view, budget).is_some() {
+            let last = shape.forward(*position, last);
+            let is_there = || self.end.with(|lane| lane.can_receive(last));
+            if !is_there() {
+                gather(is_there);
+            }
+        }
+    }
+
+    /// Receives one message or several, up to `count`; gives how many.
+    fn recv_run(
+        &mut self,
+        values: &mut Vec<T>,
+        count: usize,
+        patience: Patience,
+    ) -> Result<usize, RecvError> {
+        if !is_own_archive::<T>() {
+            values.push(self.recv_patiently(patience)?);
+            return Ok(1);
+        }
+        let most = u32::try_from(count).unwrap_or(u32::MAX).min(self.end.view.shape().batch()).max(1);
+        let mut run = Run::new(values, most);
+        let mut other = Taken::nothing();
+        self.receive_with(patience, |lane, position, view, me| {
+            let taken = lane.take_run(position, most, |index| run.take(view, index));
+            if taken == 0 {
+                other.take::<T>(view, lane.shape.index(position), me.process);
+            }
+            taken.max(1)
+        })?;
+        if run.taken == 0 {
+            values.push(other.decode(self.end.view.session)?);
+            return Ok(1);
+        }
+        run.finish()
     }
 
     #[inline]
     fn recv_patiently(&mut self, patience: Patience) -> Result<T, RecvError> {
         let mut taken = Taken::nothing();
-        self.receive_with(patience, |view, index, me| taken.take::<T>(view, index, me.process))?;
+        self.receive_one(patience, |view, index, me| taken.take::<T>(view, index, me.process))?;
         taken.decode(self.end.view.session)
     }
 
+    /// Waits for a message and lets `take` take it from its slot.
+    #[inline]
+    fn receive_one(
+        &mut self,
+        patience: Patience,
+        take: impl FnOnce(&View, u32, Me),
+    ) -> Result<(), RecvError> {
+        self.receive_with(patience, |lane, position, view, me| {
+            take(view, lane.shape.index(position), me);
+            1
+        })
+    }
+
+    /// Waits for a message at the position that `take` gets, and lets it take that one and those behind it; it gives how many it took.
     #[inline]
     fn receive_with(
         &mut self,
         patience: Patience,
-        take: impl FnOnce(&View, u32, Me),
+        take: impl FnOnce(&Lane<'_, View, Here<'_>>, u64, &View, Me) -> u32,
     ) -> Result<(), RecvError> {
         let me = self.end.alone(patience)?;
         let End { view, spin: budget, position, .. } = &mut self.end;
@@ -181,15 +242,60 @@ impl<T: Message> Receiver<T> {
             let lane = lane(view, &here, current);
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
             match unsafe { lane.begin_receive(*position, patience, || spin(view, budget)) } {
-                Ok(index) => {
-                    take(view, index, me);
-                    *position = lane.finish_receive(*position);
+                Ok(_) => {
+                    let taken = take(&lane, *position, view, me);
+                    *position = lane.finish_receive(*position, taken);
                     None
                 }
                 Err(refused) => Some(refused),
             }
         });
         refused.map_or(Ok(()), |refused| Err(refused_receive(refused)))
+    }
+}
+
+/// Messages that are their own archives, on their way from their slots to behind `values`.
+struct Run<'a, T> {
+    values: &'a mut Vec<T>,
+    taken: usize,
+}
+
+impl<'a, T: Message> Run<'a, T> {
+    fn new(values: &'a mut Vec<T>, most: u32) -> Self {
+        values.reserve(most as usize);
+        Self { values, taken: 0 }
+    }
+
+    /// Copies the message in a slot, if it lies there with the size of a `T` and there is room for it.
+    #[inline]
+    fn take(&mut self, view: &View, index: u32) -> bool {
+        match (view.inline(index), self.values.spare_capacity_mut().get_mut(self.taken)) {
+            (Some((from, len)), Some(to)) if len == size_of::<T>() => {
+                // SAFETY: as many bytes lie there, which nobody writes before the slot is given back; the target has room for a `T`.
+                unsafe { to.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(from, size_of::<T>()) };
+                self.taken += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Makes the valid ones values. User code may run here.
+    fn finish(self) -> Result<usize, RecvError> {
+        let mut result = Ok(self.taken);
+        let from = self.values.len();
+        for at in from..from + self.taken {
+            let place = self.values.as_mut_ptr().cast_const().wrapping_add(at);
+            // SAFETY: `take` has copied as many bytes to behind the values, which still have that room.
+            let bytes = unsafe { std::slice::from_raw_parts(place.cast::<u8>(), size_of::<T>()) };
+            match validate::<T>(bytes) {
+                // SAFETY: valid, its own archive and with nothing to drop, so it may be moved as bytes. `push` finds room, at this place or at that of an
+                // invalid one before it.
+                Ok(()) => self.values.push(unsafe { place.read() }),
+                Err(error) => result = result.and(Err(RecvError::Decode(error))),
+            }
+        }
+        result
     }
 }
 

@@ -82,7 +82,7 @@ impl Inline {
 /// [`DecodeError`]
 #[inline]
 pub fn decode_inline<T: Message, E: From<DecodeError>>(session: Session, bytes: &[u8]) -> Result<T, E> {
-    let archived = rkyv::access::<T::Archived, rancor::Error>(bytes).map_err(invalid)?;
+    let archived = access::<T>(bytes)?;
     if is_own_archive::<T>() && bytes.len() == size_of::<T>() {
         // SAFETY: `T` and `T::Archived` are one type, so `access` has shown that a valid `T` lies here, and it has nothing to drop; nobody
         // else owns what came in an archive.
@@ -91,10 +91,25 @@ pub fn decode_inline<T: Message, E: From<DecodeError>>(session: Session, bytes: 
     Ok(rebuild(archived, session, None)?)
 }
 
-/// Whether `T` is the archive of itself, as arrays of bytes are. (Built from parts it would be read from the copy in pieces other than those
+/// Whether `bytes` are a valid archive of a `T`.
+///
+/// # Errors
+/// [`DecodeError`]
+#[inline]
+pub fn validate<T: Message>(bytes: &[u8]) -> Result<(), DecodeError> {
+    access::<T>(bytes).map(drop)
+}
+
+#[inline]
+fn access<T: Message>(bytes: &[u8]) -> Result<&T::Archived, DecodeError> {
+    rkyv::access::<T::Archived, rancor::Error>(bytes).map_err(invalid)
+}
+
+/// Whether `T` is the archive of itself, as arrays of bytes are, and has nothing to drop. (Built from parts it would be read from the copy in pieces other than those
 /// that were written just before, for which a processor waits until the writes have left it.)
 #[inline]
-fn is_own_archive<T: Message>() -> bool {
+#[must_use]
+pub fn is_own_archive<T: Message>() -> bool {
     typeid::of::<T>() == typeid::of::<T::Archived>() && !std::mem::needs_drop::<T>()
 }
 

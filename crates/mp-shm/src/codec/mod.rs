@@ -31,7 +31,7 @@ mod serde;
 
 #[doc(hidden)]
 pub use decode::Taking;
-pub use decode::{Decoder, Detach, INLINE_MAX, Inline, Payload, decode_inline};
+pub use decode::{Decoder, Detach, INLINE_MAX, Inline, Payload, decode_inline, is_own_archive, validate};
 pub use encode::{Attach, Encoded, Encoder, encode};
 pub use error::{DecodeError, EncodeError};
 pub use handles::{ArchivedHandle, ArchivedPair};
