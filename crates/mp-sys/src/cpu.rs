@@ -1,6 +1,6 @@
 //! Which processors may run the calling thread, and how many there are.
 
-#![expect(unsafe_code, reason = "sysconf")]
+#![expect(unsafe_code, reason = "sysconf, and a mask as words: rustix has one bit at a time")]
 
 /// Words of a processor mask; enough for 1024 processors.
 pub const MASK_WORDS: usize = 16;
@@ -9,11 +9,8 @@ pub const MASK_WORDS: usize = 16;
 #[must_use]
 pub fn affinity() -> [u64; MASK_WORDS] {
     let mut mask = [0; MASK_WORDS];
-    if let Ok(set) = rustix::thread::sched_getaffinity(None) {
-        for cpu in (0..MASK_WORDS * 64).filter(|&cpu| set.is_set(cpu)) {
-            mask[cpu / 64] |= 1 << (cpu % 64);
-        }
-    }
+    // SAFETY: writes a mask into memory of the size it is told; words of the kernel's mask are native ones.
+    unsafe { libc::sched_getaffinity(0, size_of_val(&mask), mask.as_mut_ptr().cast()) };
     mask
 }
 
