@@ -27,7 +27,7 @@ use mp_sys::memory::{Mapping, SharedFile};
 use mp_sys::robust::RobustWord;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 /// A session this process is attached to. A small copyable reference; the mapping stays until the process ends.
 #[derive(Clone, Copy)]
@@ -65,7 +65,7 @@ impl Holders {
 pub const SESSIONS_MAX: usize = 8;
 
 static ATTACHED: Mutex<Vec<Session>> = Mutex::new(Vec::new());
-static CURRENT: OnceLock<Session> = OnceLock::new();
+static CURRENT: RwLock<Option<Session>> = RwLock::new(None);
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -87,16 +87,16 @@ impl Session {
     /// # Errors
     /// No memory, no file descriptor, no address space for even a small session.
     pub fn current() -> Result<Self, SessionError> {
-        if let Some(session) = CURRENT.get() {
-            return Ok(*session);
+        if let Some(session) = *CURRENT.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(session);
         }
-        static CREATING: Mutex<()> = Mutex::new(());
-        let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(session) = CURRENT.get() {
-            return Ok(*session);
+        let mut current = CURRENT.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = *current {
+            return Ok(session);
         }
         let session = Self::create()?;
-        Ok(*CURRENT.get_or_init(|| session))
+        *current = Some(session);
+        Ok(session)
     }
 
     /// Makes `session` the current one of this process; for the code that runs in a child before its job.
@@ -104,7 +104,25 @@ impl Session {
     /// # Errors
     /// [`SessionError::AlreadyCurrent`] if there is one.
     pub fn make_current(self) -> Result<(), SessionError> {
-        CURRENT.set(self).map_err(|_| SessionError::AlreadyCurrent)
+        let mut current = CURRENT.write().unwrap_or_else(PoisonError::into_inner);
+        if current.is_some() {
+            return Err(SessionError::AlreadyCurrent);
+        }
+        *current = Some(self);
+        Ok(())
+    }
+
+    /// In a copy of a process, made by `fork` while it had one thread: attaches to this session anew, as a process of its own. What this process has
+    /// copied stays what it was, the property of another process, and tells so when it is used; there is no current session any more.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    pub fn attach_forked(self) -> Result<Self, SessionError> {
+        *CURRENT.write().unwrap_or_else(PoisonError::into_inner) = None;
+        // They stay mapped, at the same places.
+        ATTACHED.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let file = self.fd().try_clone_to_owned().map_err(SessionError::Attach)?;
+        Self::attach(file)
     }
 
     /// Creates a further session: objects in it are out of reach of processes that were not given it.

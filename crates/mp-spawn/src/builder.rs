@@ -84,6 +84,13 @@ pub struct Builder {
     server: Option<ForkServer>,
 }
 
+/// Who makes a process.
+pub(crate) enum Way<'a> {
+    Execute,
+    Serve(&'a ForkServer),
+    Copy,
+}
+
 /// This process's ends of the pipes to a child's standard descriptors.
 #[derive(Debug, Default)]
 pub(crate) struct Pipes {
@@ -205,11 +212,15 @@ impl Builder {
         self.start_method(StartMethod::ForkServer)
     }
 
-    /// The fork server that starts it; `None` if it is executed anew.
-    pub(crate) fn server(&self) -> Option<&ForkServer> {
-        let is_served = self.method.unwrap_or_else(method::start_method) == StartMethod::ForkServer;
-        (is_served && forkserver::are_supported())
-            .then(|| self.server.as_ref().unwrap_or_else(|| forkserver::default_server()))
+    /// How it is started here and now.
+    pub(crate) fn way(&self) -> Way<'_> {
+        match self.method.unwrap_or_else(method::start_method) {
+            StartMethod::ForkServer if forkserver::are_supported() => {
+                Way::Serve(self.server.as_ref().unwrap_or_else(|| forkserver::default_server()))
+            }
+            StartMethod::Spawn | StartMethod::ForkServer => Way::Execute,
+            StartMethod::Fork => Way::Copy,
+        }
     }
 
     /// Starts a process that runs `f(argument)`; see [`Process::spawn`].

@@ -231,6 +231,13 @@ pub fn active_children() -> Vec<Child> {
     children.into_iter().filter(|child| !child.is_finished()).collect()
 }
 
+/// In a copy of the process whose children they are: forgets them. Their lifelines are closed here, so that they end with their parent.
+pub(crate) fn forsake_all() {
+    for child in running().drain(..) {
+        *child.0.lifeline.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 /// Makes the end of the program wait for its children. Called before each start, after the session's own end was arranged: what is registered last
 /// runs first.
 pub(crate) fn arrange_exit() -> io::Result<()> {

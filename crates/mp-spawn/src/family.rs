@@ -4,7 +4,7 @@ use mp_sys::deadline::Deadline;
 use mp_sys::pidfd::{self, Pidfd};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::OnceLock;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 /// What a process that was started for a job knows of itself.
@@ -15,12 +15,15 @@ pub(crate) struct Birth {
     pub(crate) is_daemon: bool,
 }
 
-static BIRTH: OnceLock<Birth> = OnceLock::new();
+static BIRTH: RwLock<Option<Birth>> = RwLock::new(None);
 
-/// Called once, before the job.
+/// Called before the job. In a process that was copied from another, which may have had one, it takes that one's place.
 pub(crate) fn born(birth: Birth) {
-    // Only the hook calls it, which ends with the process.
-    let _ = BIRTH.set(birth);
+    *BIRTH.write().unwrap_or_else(PoisonError::into_inner) = Some(birth);
+}
+
+fn birth() -> RwLockReadGuard<'static, Option<Birth>> {
+    BIRTH.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The calling process.
@@ -54,11 +57,11 @@ impl Current {
 /// The calling process.
 #[must_use]
 pub fn current() -> Current {
-    let birth = BIRTH.get();
+    let birth = birth();
     Current {
         pid: std::process::id(),
-        name: birth.map_or_else(|| String::from("main"), |birth| birth.name.clone()),
-        is_daemon: birth.is_some_and(|birth| birth.is_daemon),
+        name: birth.as_ref().map_or_else(|| String::from("main"), |birth| birth.name.clone()),
+        is_daemon: birth.as_ref().is_some_and(|birth| birth.is_daemon),
     }
 }
 
@@ -108,7 +111,7 @@ impl Parent {
 /// # Errors
 /// No free descriptor.
 pub fn parent() -> io::Result<Option<Parent>> {
-    let Some(pid) = BIRTH.get().map(|birth| birth.parent) else { return Ok(None) };
+    let Some(pid) = birth().as_ref().map(|birth| birth.parent) else { return Ok(None) };
     let process = match pidfd::open(pid) {
         // If it is our parent now, after the opening, then it was all the time: nobody becomes one who was not.
         Ok(fd) if mp_sys::process::parent() == pid => Some(Pidfd::new(pid, fd)),

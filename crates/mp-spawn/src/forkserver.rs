@@ -32,7 +32,7 @@ use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// How long a zygote may take to answer before it is given up: it was stopped, say.
@@ -66,6 +66,15 @@ struct Zygote {
     client: Arc<Client>,
     session: Session,
     pid: u32,
+}
+
+/// All that are there, and perhaps some that are gone.
+static CLIENTS: Mutex<Vec<Weak<Client>>> = Mutex::new(Vec::new());
+
+/// In a copy of the process whose servers they are: closes their sockets here, so that they end with their parent.
+pub(crate) fn forsake_all() {
+    let clients = std::mem::take(&mut *CLIENTS.lock().unwrap_or_else(PoisonError::into_inner));
+    clients.iter().filter_map(Weak::upgrade).for_each(|client| client.forsake());
 }
 
 /// Whether there can be fork servers here; asked once.
@@ -155,6 +164,9 @@ impl ForkServer {
         let marker = format!("{}={}", hook::ZYGOTE, marker.to_text());
         let child = program::start_plain(&marker, &[its.as_fd(), file.as_fd()])?;
         let zygote = Zygote { pid: child.pid(), client: Arc::new(Client::new(ours, child)), session };
+        let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|client| client.strong_count() != 0);
+        clients.push(Arc::downgrade(&zygote.client));
         *current = Some(zygote.clone());
         Ok(zygote)
     }
@@ -247,23 +259,28 @@ impl Order {
         setup.limits = limits
             .filter_map(|(place, soft, hard)| Some(Limit { resource: resource(place)?, soft, hard }))
             .collect();
-        change_environment(self.clears_environment, self.environment);
+        let environment = self.environment.into_iter();
+        let environment =
+            environment.map(|(name, value)| (OsString::from_vec(name), value.map(OsString::from_vec)));
+        change_environment(self.clears_environment, environment);
         mp_sys::setup::apply_here(&setup)?;
         Ok(lifeline)
     }
 }
 
 /// Changes the environment of this process as a builder says, which has checked the names and values.
-fn change_environment(clears: bool, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+pub(crate) fn change_environment(
+    clears: bool,
+    changes: impl IntoIterator<Item = (OsString, Option<OsString>)>,
+) {
     if clears {
         for (name, _) in std::env::vars_os() {
-            // SAFETY: a zygote's copy has one thread; nobody else reads the environment.
+            // SAFETY: a copy of a process has one thread; nobody else reads the environment.
             unsafe { std::env::remove_var(name) };
         }
     }
     for (name, value) in changes {
-        let name = OsString::from_vec(name);
-        match value.map(OsString::from_vec) {
+        match value {
             // SAFETY: as above.
             Some(value) => unsafe { std::env::set_var(name, value) },
             // SAFETY: as above.

@@ -1,9 +1,10 @@
 //! The parent's side: starting a process and waiting for what its function returns.
 
-use crate::builder::{Builder, Pipes};
+use crate::builder::{Builder, Pipes, Way};
 use crate::child::{self, Child};
 use crate::code::FnRef;
 use crate::error::{JoinError, SpawnError};
+use crate::forkserver;
 use crate::handle::ProcessHandle;
 use crate::hook::{self, Errand, Marker};
 use crate::job::{self, Call, Failure, Job, Outcome};
@@ -301,8 +302,8 @@ fn start_child(
     record: &Block,
     nonce: u64,
 ) -> io::Result<(Child, Pipes)> {
-    let (setup, pipes) = builder.setup()?;
-    let (line, end): (Option<Lifeline>, Option<OwnedFd>) =
+    let (setup, mut pipes) = builder.setup()?;
+    let (mut line, end): (Option<Lifeline>, Option<OwnedFd>) =
         if builder.is_daemon { lifeline().map(|(line, end)| (Some(line), Some(end)))? } else { (None, None) };
     let errand = Errand {
         record: session.record(record),
@@ -311,11 +312,42 @@ fn start_child(
         name: builder.name.clone().unwrap_or_default(),
     };
     let name = errand.full_name();
-    let process = match builder.server() {
-        Some(server) => server.start(builder, &setup, end.as_ref().map(AsFd::as_fd), session, &errand)?,
-        None => execute(builder, &setup, end.as_ref(), session, errand)?,
+    let process = match builder.way() {
+        Way::Serve(server) => {
+            server.start(builder, &setup, end.as_ref().map(AsFd::as_fd), session, &errand)?
+        }
+        Way::Execute => execute(builder, &setup, end.as_ref(), session, errand)?,
+        Way::Copy => mp_sys::in_place::fork(|| {
+            // The parent's ends, of which the copy has copies.
+            (line, pipes) = (None, Pipes::default());
+            forked(builder, &setup, end, session, &errand)
+        })?,
     };
     Ok((Child::new(process, nonce, name, line), pipes))
+}
+
+/// In a copy of this process: does its job; the code to exit with.
+fn forked(
+    builder: &Builder,
+    setup: &Setup,
+    lifeline: Option<OwnedFd>,
+    session: Session,
+    errand: &Errand,
+) -> i32 {
+    hook::guarded(|| {
+        child::forsake_all();
+        starting::forsake_all();
+        forkserver::forsake_all();
+        // Their records are the parent's blocks.
+        std::mem::take(&mut *DROPPED.lock().unwrap_or_else(PoisonError::into_inner))
+            .into_iter()
+            .for_each(std::mem::forget);
+        forkserver::change_environment(builder.clears_environment, builder.environment.iter().cloned());
+        let prepared = mp_sys::setup::apply_here(setup).map_err(|error| error.to_string());
+        let is_daemon = lifeline.is_some();
+        let session = || session.attach_forked().map_err(|error| error.to_string());
+        hook::work(session, errand, is_daemon, lifeline, prepared)
+    })
 }
 
 fn execute(

@@ -55,6 +55,12 @@ fn look() -> Option<Duration> {
     (!starting.is_empty()).then_some(START_LOOK)
 }
 
+/// In a copy of the process that started them.
+pub(crate) fn forsake_all() {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    STARTS.store(0, Ordering::Release);
+}
+
 /// Before the record of a process is used for something else.
 pub(crate) fn forget(job: &Job) {
     let mut starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);

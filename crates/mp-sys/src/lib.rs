@@ -22,6 +22,7 @@
 //! | [`setup`] | what a new process changes about itself before its program starts |
 //! | [`lifeline`] | dying with another process |
 //! | [`start`] | starting a program by a vfork-style clone |
+//! | [`in_place`] | copying this process |
 //! | [`zygote`] | starting processes by a small child that clones itself |
 //! | [`pidfd`] | waiting for the end of a process and signalling it, never another that got its id |
 //! | [`status`] | how a process ended, for those who cannot reap it too |
@@ -59,6 +60,10 @@ pub mod file;
 pub mod force;
 #[cfg(not(loom))]
 pub mod fork;
+#[cfg(not(loom))]
+mod gate;
+#[cfg(not(loom))]
+pub mod in_place;
 #[cfg(not(loom))]
 pub mod lifeline;
 #[cfg(not(loom))]

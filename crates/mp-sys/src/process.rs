@@ -280,6 +280,18 @@ pub fn parent() -> u32 {
     rustix::process::getppid().map_or(0, |pid| pid.as_raw_pid().unsigned_abs())
 }
 
+/// The directory of this process's threads, whose links tell how many there are.
+pub(crate) fn tasks() -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/proc/self/task", flags, Mode::empty())?)
+}
+
+/// Whether the process of these [`tasks`] has one thread: its directory is linked twice, as any, and once more by each thread.
+pub(crate) fn is_alone(tasks: &OwnedFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstat(tasks)?.st_nlink == 3)
+}
+
 /// Names the calling thread in the system's lists; the first 15 bytes.
 pub fn name_thread(name: &str) {
     let mut short: Vec<u8> = name.bytes().take_while(|&byte| byte != 0).take(15).collect();

@@ -7,6 +7,7 @@
 use super::server::raw_pid;
 use super::wire;
 use crate::deadline::Deadline;
+use crate::gate::Gate;
 use crate::poll::{Interest, poll};
 use crate::process::Child;
 use crate::{crash, fork};
@@ -16,11 +17,6 @@ use rustix::process::{WaitId, WaitIdOptions, getpgrp, setpgid, waitid};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
-
-/// Written into the gate: the process may run its job.
-pub(super) const OPEN: u8 = 1;
-/// Written into the gate: it is to end.
-const SHUT: u8 = 0;
 
 /// Who asks a zygote for processes. Dropping it ends the zygote; what it has started goes on.
 #[derive(Debug)]
@@ -87,6 +83,15 @@ impl Client {
     }
 }
 
+impl Client {
+    /// In a copy of the zygote's parent: closes the copy's end, so that the zygote ends with its parent.
+    pub fn forsake(&self) {
+        if fork::pid() != self.of_pid {
+            *self.line.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+}
+
 impl Drop for Client {
     fn drop(&mut self) {
         let line = self.line.get_mut().unwrap_or_else(PoisonError::into_inner).take();
@@ -106,8 +111,8 @@ impl Line {
                 format!("a request with {} descriptors: it may have {}", fds.len(), super::DESCRIPTORS_MAX);
             return Err(Failure::Refused(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
-        let (reader, writer) = io::pipe().map_err(Failure::Refused)?;
-        let fds: Vec<BorrowedFd<'_>> = [reader.as_fd()].into_iter().chain(fds.iter().copied()).collect();
+        let gate = Gate::new().map_err(Failure::Refused)?;
+        let fds: Vec<BorrowedFd<'_>> = [gate.end()].into_iter().chain(fds.iter().copied()).collect();
         let parts = [IoSlice::new(&head), IoSlice::new(bytes)];
         // It reads nothing but requests and there is no other: there is room, or never will be.
         match wire::send(&self.socket, &parts, &fds, SendFlags::DONTWAIT) {
@@ -116,7 +121,6 @@ impl Line {
             Err(error) => return Err(Failure::Refused(error.into())),
         }
         crash::point("zygote.asked");
-        let gate = Gate { writer, _reader: reader };
         let taken = self.answer(until).and_then(|child| {
             crash::point("zygote.heard");
             // From here on the child is not among what the zygote leaves.
@@ -126,7 +130,7 @@ impl Line {
                 Err(error) => Err(Failure::Broken(error.into())),
             }
         });
-        gate.write(if taken.is_ok() { OPEN } else { SHUT });
+        gate.set(taken.is_ok());
         crash::point("zygote.opened");
         taken
     }
@@ -177,18 +181,5 @@ impl Line {
         }
         // If it ended before it had its group.
         let _ = self.zygote.reap();
-    }
-}
-
-/// The writing end of the pipe that a new process waits at. Our copy of the other end makes writing to it no signal, whoever is dead.
-struct Gate {
-    writer: io::PipeWriter,
-    _reader: io::PipeReader,
-}
-
-impl Gate {
-    fn write(&self, word: u8) {
-        // One byte finds room in an empty pipe.
-        let _ = rustix::io::write(&self.writer, &[word]);
     }
 }

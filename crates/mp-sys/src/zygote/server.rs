@@ -11,6 +11,8 @@
 #![expect(unsafe_code, reason = "a raw clone, and mending the C library's state after it")]
 
 use super::{BYTES_MAX, wire};
+use crate::gate::pass;
+use crate::process::{is_alone, tasks};
 use crate::robust::{Registered, registered};
 use crate::start::{block_signals, restore_signals};
 use crate::{crash, force};
@@ -50,18 +52,6 @@ impl Mend {
         let list = registered().map_err(|unknown| unsupported(&unknown.to_string()))?;
         Ok(Self { tid, list })
     }
-}
-
-/// The directory of this process's threads, whose links tell how many there are.
-fn tasks() -> io::Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags};
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open("/proc/self/task", flags, Mode::empty())?)
-}
-
-/// Whether the process of these [`tasks`] has one thread: its directory is linked twice, as any, and once more by each thread.
-fn is_alone(tasks: &OwnedFd) -> io::Result<bool> {
-    Ok(rustix::fs::fstat(tasks)?.st_nlink == 3)
 }
 
 /// Whether there can be zygotes on this machine: the requester can ask as well as the zygote.
@@ -107,7 +97,9 @@ pub fn serve(socket: OwnedFd, mut run: impl FnMut(Request) -> i32) -> io::Result
                 // SAFETY: this is the process that was just cloned, by this thread, which `list` is of.
                 unsafe { mend.list.renew() };
                 drop((socket, tasks));
+                crash::point("zygote.born");
                 pass(gate);
+                crash::point("zygote.passed");
                 restore_signals(&mask);
                 // Nothing may unwind into the zygote's program.
                 let code = std::panic::catch_unwind(AssertUnwindSafe(|| run(request)));
@@ -180,23 +172,6 @@ fn clone(mend: &Mend) -> Result<Made, i32> {
         Ok(pid) => Ok(Made::Old { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
         Err(_) => Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN)),
     }
-}
-
-/// Waits at the gate: returns if the requester has opened it, ends this process if it was shut or the requester is no more.
-fn pass(gate: OwnedFd) {
-    crash::point("zygote.born");
-    let mut word = [0];
-    let is_open = loop {
-        match rustix::io::read(&gate, &mut word) {
-            Err(Errno::INTR) => {}
-            other => break other == Ok(1) && word == [super::client::OPEN],
-        }
-    };
-    if !is_open {
-        // SAFETY: ends this process without running anything of the program's, none of which it has begun.
-        unsafe { libc::_exit(0) }
-    }
-    crash::point("zygote.passed");
 }
 
 /// A process id as the system's calls take it.
