@@ -70,8 +70,6 @@ pub mod oneshot;
 #[cfg(not(loom))]
 pub mod pipe;
 #[cfg(not(loom))]
-mod poller;
-#[cfg(not(loom))]
 mod reactor;
 #[cfg(not(loom))]
 mod received;

@@ -19,8 +19,8 @@ use mp_shm::Session;
 use mp_sys::atomic::{AtomicU32, Ordering};
 use mp_sys::backstop::Backstop;
 use mp_sys::futex::{self, Watch};
+use mp_sys::poller::wake;
 use std::collections::BTreeMap;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -94,12 +94,6 @@ pub(crate) fn register(
         futex::wake_all(&KICK);
     }
     Ok(Registration(id))
-}
-
-/// Wakes; a waker that panics is no harm to those who come after it.
-pub(crate) fn wake(waker: Waker) {
-    // The panic hook has said what there is to say.
-    let _ = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
 fn run() {

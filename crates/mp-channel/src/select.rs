@@ -14,7 +14,7 @@
 use crate::bells::Round;
 use crate::dynamic::{DynReceiver, DynSender};
 pub use crate::source::Source;
-use crate::{Receiver, Sender, poller, reactor, spsc};
+use crate::{Receiver, Sender, reactor, spsc};
 use mp_shm::death::Slept;
 use mp_shm::error::SessionError;
 use mp_sync::patience::Patience;
@@ -26,6 +26,7 @@ use mp_sys::deadline::Deadline;
 use mp_sys::futex::Watch;
 pub use mp_sys::poll::Interest;
 use mp_sys::poll::{EventFd, poll};
+use mp_sys::poller;
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;

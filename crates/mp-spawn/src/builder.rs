@@ -4,7 +4,7 @@ use crate::error::SpawnError;
 use crate::forkserver::{self, ForkServer};
 use crate::method::{self, StartMethod};
 use crate::process::Process;
-use mp_shm::Message;
+use mp_shm::{Message, Session};
 use mp_sys::cpu::MASK_WORDS;
 pub use mp_sys::setup::Resource;
 use mp_sys::setup::{Limit, Setup};
@@ -80,6 +80,7 @@ pub struct Builder {
     niceness: Option<i32>,
     processors: Option<Vec<usize>>,
     limits: Vec<(Resource, u64)>,
+    pub(crate) session: Option<Session>,
     method: Option<StartMethod>,
     server: Option<ForkServer>,
 }
@@ -197,6 +198,14 @@ impl Builder {
     /// memory, which takes much address space and hardly any memory; it holds from when the child has joined the session.
     pub fn limit(mut self, resource: Resource, most: u64) -> Self {
         self.limits.push((resource, most));
+        self
+    }
+
+    /// The session that its argument and its value travel in, and that is its [current](Session::current) one; without this, the current one of this
+    /// process. It is attached to no other, so a process that is trusted less can be given one with nothing in it but what it needs: make
+    /// the channels of its argument there. (Should it have a further one, too, send it that session's descriptor as an [`mp_shm::Fd`].)
+    pub fn session(mut self, session: Session) -> Self {
+        self.session = Some(session);
         self
     }
 

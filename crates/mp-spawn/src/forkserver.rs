@@ -58,7 +58,8 @@ pub struct ForkServer(Arc<Server>);
 #[derive(Debug, Default)]
 struct Server {
     preload: Option<fn(())>,
-    zygote: Mutex<Option<Zygote>>,
+    /// One for each session that processes are started in.
+    zygotes: Mutex<Vec<Zygote>>,
 }
 
 #[derive(Clone, Debug)]
@@ -103,19 +104,20 @@ impl ForkServer {
         Self(Arc::new(Server { preload: Some(preload), ..Server::default() }))
     }
 
-    /// Its process, if there is one at this moment.
+    /// Its process, if there is one at this moment; the oldest, if it starts processes in [several sessions](Builder::session), for each of which it has
+    /// one.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.lock().as_ref().map(|zygote| zygote.pid)
+        self.lock().first().map(|zygote| zygote.pid)
     }
 
     /// Ends its process. Those that it has started go on; the next start makes it anew.
     pub fn end(&self) {
-        *self.lock() = None;
+        self.lock().clear();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Zygote>> {
-        self.0.zygote.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Zygote>> {
+        self.0.zygotes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a process with what `setup` and `builder` say, for `errand`.
@@ -145,8 +147,8 @@ impl ForkServer {
 
     /// Its zygote, which is started if there is none for this session.
     fn zygote(&self, session: Session) -> io::Result<Zygote> {
-        let mut current = self.lock();
-        if let Some(zygote) = current.as_ref().filter(|zygote| zygote.session == session) {
+        let mut zygotes = self.lock();
+        if let Some(zygote) = zygotes.iter().find(|zygote| zygote.session == session) {
             return Ok(zygote.clone());
         }
         let [ours, its] = zygote::pair()?;
@@ -167,16 +169,13 @@ impl ForkServer {
         let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
         clients.retain(|client| client.strong_count() != 0);
         clients.push(Arc::downgrade(&zygote.client));
-        *current = Some(zygote.clone());
+        zygotes.push(zygote.clone());
         Ok(zygote)
     }
 
     /// Forgets a zygote that is of no use any more, unless somebody has done so already.
     fn give_up(&self, zygote: &Zygote) {
-        let mut current = self.lock();
-        if current.as_ref().is_some_and(|known| Arc::ptr_eq(&known.client, &zygote.client)) {
-            *current = None;
-        }
+        self.lock().retain(|known| !Arc::ptr_eq(&known.client, &zygote.client));
     }
 }
 

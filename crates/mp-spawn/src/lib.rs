@@ -5,20 +5,17 @@
 //! what crosses is its place in the program file, checked against the file's build id.
 //!
 //! [`Process::builder`] sets what is to be different about a process: name, environment, directory, standard descriptors, limits, niceness,
-//! processors, group; whether it is a daemon, which dies with this process; how it is started ([`StartMethod`]). What can be done with a process
+//! processors, group; the session it is to be in; whether it is a daemon, which dies with this process; how it is started ([`StartMethod`]). What can be done with a process
 //! without knowing what its function returns is in [`Child`]; [`active_children`] lists those that run.
 //!
 //! A [`ProcessHandle`] lets any other process of the session wait for one and end it.
 //!
-//! To await a process beside channels and times, or as a future, give it to `mp_channel::Select` as a descriptor.
+//! A process can be awaited. To wait for it beside channels and times give it to `mp_channel::Select` as a descriptor.
 //!
 //! How a child finds its job: a constructor in the executable's `.init_array` (feature `constructor`, on by default), see [`hook`];
 //! without it, [`init`] at the top of `main`.
 //!
 //! The same hook makes the processes of fork servers what they are, and starts the process that holds descriptors on their way between processes: see [`mp_shm::Fd`].
-//!
-//! What it does not do: `fork` as a start method (see [`StartMethod`]); further sessions for a child from its start (a handle in its argument
-//! brings one along); a future of its own for the end of a process.
 //!
 //! Limits: Linux with glibc; a stack overflow in a child is reported as SIGSEGV; a child whose parent is killed runs on to its end, unless it is a
 //! daemon; a process that has replaced its program (`exec`) no longer dies with its parent.
@@ -49,5 +46,5 @@ pub use handle::{PeerProcess, ProcessHandle};
 pub use hook::init;
 pub use method::{StartMethod, UnknownStartMethod, set_start_method, start_method};
 pub use mp_sys::process::Ended;
-pub use process::Process;
+pub use process::{JoinFuture, Process};
 pub use program::set_executable;

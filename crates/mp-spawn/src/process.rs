@@ -16,6 +16,8 @@ use mp_shm::fds::FdError;
 use mp_shm::handle::Kind;
 use mp_shm::{Message, Session};
 use mp_sys::lifeline::{Lifeline, lifeline};
+use mp_sys::poll::Interest;
+use mp_sys::poller;
 use mp_sys::process::Ended;
 use mp_sys::setup::Setup;
 use mp_sys::start::above_standard;
@@ -24,8 +26,10 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A process that runs a function returning `R`. What can be done without knowing `R` is in [`Child`], which it dereferences to: waiting for
@@ -95,7 +99,7 @@ impl<R: Message + 'static> Process<R> {
             return Err(SpawnError::NoHook);
         }
         reap_dropped();
-        let session = Session::current().map_err(SpawnError::Session)?;
+        let session = builder.session.map_or_else(Session::current, Ok).map_err(SpawnError::Session)?;
         child::arrange_exit().map_err(SpawnError::Start)?;
         let trampoline = FnRef::<Call, Outcome>::new(job::trampoline::<A, R>);
         let trampoline = trampoline.seal(session).map_err(SpawnError::Code)?;
@@ -189,6 +193,51 @@ impl<R: Message + 'static> Process<R> {
                 Err(_) => Err(JoinError::Lost),
             },
         }
+    }
+}
+
+/// Awaits its end, and gives what [`join`](Process::join) gives. Any runtime will do: one thread of this process waits for all that are awaited.
+impl<R: Message + 'static> IntoFuture for Process<R> {
+    type Output = Result<R, JoinError>;
+    type IntoFuture = JoinFuture<R>;
+
+    fn into_future(mut self) -> JoinFuture<R> {
+        self.stdin = None;
+        JoinFuture { process: self, registration: None }
+    }
+}
+
+/// The end of a process to come: see `Process`, which it dereferences to (to kill it, say). Dropping it is as dropping that.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct JoinFuture<R> {
+    process: Process<R>,
+    registration: Option<poller::Registration>,
+}
+
+impl<R> Deref for JoinFuture<R> {
+    type Target = Process<R>;
+
+    fn deref(&self) -> &Process<R> {
+        &self.process
+    }
+}
+
+impl<R: Message + 'static> Future for JoinFuture<R> {
+    type Output = Result<R, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { process, registration } = self.get_mut();
+        *registration = None;
+        if let Some(result) = process.try_join() {
+            return Poll::Ready(result);
+        }
+        let fds = [(process.as_fd(), Interest::Read)];
+        match poller::register(&fds, None, context.waker().clone()) {
+            Ok(registered) => *registration = Some(registered),
+            Err(error) => return Poll::Ready(Err(JoinError::Wait(error))),
+        }
+        Poll::Pending
     }
 }
 

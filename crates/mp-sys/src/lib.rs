@@ -18,6 +18,7 @@
 //! | [`stream`] | bytes, and a descriptor beside them, over a local socket or TCP |
 //! | [`packet`] | frames with at most one descriptor each, over a socket with an abstract name |
 //! | [`poll`] | waiting for file descriptors; a descriptor that can be rung |
+//! | [`poller`] | a thread that waits for file descriptors on behalf of futures |
 //! | [`exit`] | code that runs when the program ends |
 //! | [`setup`] | what a new process changes about itself before its program starts |
 //! | [`lifeline`] | dying with another process |
@@ -78,6 +79,8 @@ pub mod packet;
 pub mod pidfd;
 #[cfg(not(loom))]
 pub mod poll;
+#[cfg(not(loom))]
+pub mod poller;
 #[cfg(not(loom))]
 pub mod prefetch;
 #[cfg(not(loom))]

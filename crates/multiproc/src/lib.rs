@@ -59,8 +59,8 @@ pub use mp_shm::error::SessionError;
 pub use mp_shm::{AnyHandle, Fd, Message, Session, Shared, ShmSafe, rkyv};
 pub use mp_spawn::panics::Panic;
 pub use mp_spawn::{
-    Builder, Child, Current, Ended, ForkServer, JoinError, Parent, PeerProcess, Process, ProcessHandle,
-    Resource, SpawnError, StartMethod, Stdio, Tree, active_children, current, init, parent, set_executable,
-    set_start_method, spawn, start_method,
+    Builder, Child, Current, Ended, ForkServer, JoinError, JoinFuture, Parent, PeerProcess, Process,
+    ProcessHandle, Resource, SpawnError, StartMethod, Stdio, Tree, active_children, current, init, parent,
+    set_executable, set_start_method, spawn, start_method,
 };
 pub use mp_sync as sync;

@@ -1,14 +1,16 @@
 //! The thread that waits for file descriptors and times on behalf of futures.
 //!
 //! Owns: one thread a process, started when a future first waits for such a thing, and a list of registrations. It sleeps in `poll(2)`, with
-//! one descriptor by which it is told that the list has changed. Like the reactor's, a registration is for one wake.
+//! one descriptor by which it is told that the list has changed. A registration is for one wake.
+//!
+//! After a fork the thread is the parent's; in the child nobody waits.
 
-use crate::reactor::wake;
-use mp_sys::deadline::Deadline;
-use mp_sys::poll::{EventFd, Interest, poll};
+use crate::deadline::Deadline;
+use crate::poll::{EventFd, Interest, poll};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -30,7 +32,7 @@ struct Entry {
 
 /// A place in the poller's list; dropping it takes it off.
 #[derive(Debug)]
-pub(crate) struct Registration(u64);
+pub struct Registration(u64);
 
 impl Drop for Registration {
     fn drop(&mut self) {
@@ -48,7 +50,7 @@ fn lock() -> MutexGuard<'static, List> {
 ///
 /// # Errors
 /// No free descriptor, or the thread cannot be started.
-pub(crate) fn register(
+pub fn register(
     fds: &[(BorrowedFd<'_>, Interest)],
     until: Option<Deadline>,
     waker: Waker,
@@ -63,7 +65,7 @@ pub(crate) fn register(
         None => {
             let changed = Arc::new(EventFd::new()?);
             let of_thread = changed.clone();
-            mp_sys::process::with_signals_blocked(|| {
+            crate::process::with_signals_blocked(|| {
                 std::thread::Builder::new()
                     .name("mp-poller".to_owned())
                     .stack_size(128 << 10)
@@ -79,6 +81,12 @@ pub(crate) fn register(
     drop(list);
     changed.ring();
     Ok(Registration(id))
+}
+
+/// Wakes; a waker that panics is no harm to those who come after it.
+pub fn wake(waker: Waker) {
+    // The panic hook has said what there is to say.
+    let _ = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
 fn run(changed: &EventFd) {
