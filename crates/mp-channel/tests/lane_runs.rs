@@ -33,7 +33,7 @@ impl std::error::Error for Even {}
 // SAFETY: it checks beyond what its only field does.
 unsafe impl<C: Fallible<Error: Source> + ?Sized> Verify<C> for Odd {
     fn verify(&self, _: &mut C) -> Result<(), C::Error> {
-        if self.0 % 2 == 0 {
+        if self.0.is_multiple_of(2) {
             fail!(Even);
         }
         Ok(())
@@ -83,13 +83,11 @@ fn b2_an_invalid_message_among_many_is_told_and_takes_no_other_with_it() {
 }
 
 /// Receives 0 to 299 through a lane, and never more at once than asked for.
-fn runs_of<T: mp_shm::Message + Send + PartialEq + fmt::Debug>(
+fn runs_of<T: mp_shm::Message + Send + PartialEq + fmt::Debug + 'static>(
     capacity: usize,
     count: usize,
     make: fn(u32) -> T,
-) where
-    T: 'static,
-{
+) {
     let (mut sender, mut receiver) = spsc::channel::<T>(capacity).unwrap();
     let sending = std::thread::spawn(move || sender.send_all((0..300).map(make)).unwrap());
     let mut values = Vec::new();
