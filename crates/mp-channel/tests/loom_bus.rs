@@ -79,7 +79,7 @@ impl Shared {
     }
 
     fn close(&self) {
-        close(&self.senders, &self.part.control);
+        close(&At { shared: self, me: 3 }, &self.senders, &self.part.control);
     }
 }
 

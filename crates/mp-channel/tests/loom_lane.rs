@@ -87,7 +87,7 @@ impl Shared {
     }
 
     fn close(&self) {
-        close(&self.senders, &self.part.control);
+        close(&At { shared: self, me: 1 }, &self.senders, &self.part.control);
     }
 }
 

@@ -9,6 +9,7 @@ mod model;
 use loom::sync::Arc;
 use model::{At, Cells, Model, PARTIES, Tables, at_every_step, check, fails, party, take_part};
 use mp_channel::ring::Ring;
+use mp_shm::death;
 use mp_sync::patience::Patience;
 use mp_sys::atomic::{AtomicU32, Ordering};
 use mp_sys::barrier;
@@ -35,8 +36,7 @@ impl Model for Shared {
 
     fn ring_bells(&self, bells: u64) {
         assert_eq!(bells, BELL);
-        self.bell.fetch_add(1, Ordering::Release);
-        futex::wake_all(&self.bell);
+        death::advance(&self.bell);
     }
 }
 

@@ -17,7 +17,7 @@ use mp_channel::stamp::{Shape, Slots, first_word};
 use mp_shm::death::{self, Domain};
 use mp_shm::lock::DomainLock;
 use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
-use mp_sys::futex::{self, Watch};
+use mp_sys::futex::Watch;
 use mp_sys::model::{self, participant};
 use mp_sys::robust::OWNER_DIED;
 
@@ -205,10 +205,9 @@ impl Cells {
 }
 
 /// The last holder of an end leaves, as the last drop of a reference does it.
-pub fn close(holders: &AtomicU32, control: &Control) {
+pub fn close<M: Model>(at: &At<'_, M>, holders: &AtomicU32, control: &Control) {
     holders.store(0, Ordering::Release);
-    control.closed.0.fetch_add(1, Ordering::AcqRel);
-    futex::wake_all(&control.closed.0);
+    control.close(at);
 }
 
 /// Loom with at most so many preemptions, if the environment does not say otherwise.
