@@ -2,8 +2,9 @@
 
 use mp_shm::death::Domain;
 use mp_sync::notify::Notify;
-use mp_sys::atomic::{AtomicU32, AtomicU64};
-use mp_sys::futex::Watch;
+use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
+use mp_sys::barrier;
+use mp_sys::futex::{self, Watch};
 
 /// A value alone on its cache line, and a line away from the next: processors fetch them in pairs.
 #[repr(C, align(64))]
@@ -50,6 +51,16 @@ impl Control {
             not_full: Line::new(Notify::new()),
             closed: Line::new(AtomicU32::new(0)),
         }
+    }
+
+    /// Tells all who wait that one side is gone, after its count of holders was seen to be 0.
+    pub fn close<D: Domain + ?Sized>(&self, domain: &D) {
+        self.closed.0.fetch_add(1, Ordering::AcqRel);
+        futex::wake_all(&self.closed.0);
+        // CLOSED: pairs with the heavy half of who armed a bell and then looked at the counts.
+        barrier::light();
+        self.not_empty.0.ring(domain);
+        self.not_full.0.ring(domain);
     }
 
     /// Hints and bells; what sleepers sleep on are halves of words, and only ever make them look.

@@ -4,7 +4,7 @@
 //! `poll`, so dropping it is safe at any time: a message that it has not given out is still in the channel, a value that it has not sent goes
 //! with it.
 
-use crate::bells::Round;
+use crate::bells::{self, Round};
 use crate::error::{RecvError, SendError};
 use crate::reactor::{self, Registration};
 use crate::source::Source;
@@ -31,8 +31,8 @@ fn poll_once<R>(
     let source = source();
     let registered = reactor::register(vec![source.clone()], Vec::new(), context.waker().clone());
     *registration = Some(registered.map_err(SessionError::Thread)?);
-    Round::begin(std::iter::once(&source))?;
-    Round::look();
+    Round::begin(std::iter::once(source.place()))?;
+    bells::look();
     source.recover_dead_owners();
     match attempt() {
         Some(result) => {

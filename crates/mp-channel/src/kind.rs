@@ -7,8 +7,7 @@ use crate::view::{Here, View};
 use mp_shm::Session;
 use mp_shm::kinds::ObjectKind;
 use mp_shm::layout::BLOCK_HEADER_BYTES;
-use mp_sys::atomic::Ordering;
-use mp_sys::{barrier, futex, robust};
+use mp_sys::robust;
 
 /// A channel whose slots name blocks of the session.
 pub(crate) struct ChannelKind;
@@ -65,13 +64,9 @@ impl ObjectKind for UntrustedKind {
 
 /// Tells all who wait that the other side is gone.
 fn close(session: Session, object: u64) {
-    let Some(control) = View::control_at(session, object) else { return };
-    control.closed.0.fetch_add(1, Ordering::AcqRel);
-    futex::wake_all(&control.closed.0);
-    // CLOSED: pairs with the heavy half of who armed a bell and then looked at the counts.
-    barrier::light();
-    control.not_empty.0.ring(&session);
-    control.not_full.0.ring(&session);
+    if let Some(control) = View::control_at(session, object) {
+        control.close(&session);
+    }
 }
 
 /// Frees the slots of a channel's ring that dead threads had claimed; `lost` is called with those whose message is lost.

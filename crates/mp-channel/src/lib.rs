@@ -17,7 +17,7 @@
 //!
 //! All but the last lie in a session. Their ends can be sent inside messages, at any depth. Blocking calls sleep in the kernel and spin only
 //! where that has paid off. No thread, no file descriptor and no lock is behind a channel; [`ring`], [`lane`] and [`bus`] tell how they work.
-//! [`select!`] and [`Select`] wait for several things; sending, receiving and selecting are also futures, of any runtime.
+//! [`select!`] and [`Select`] wait for several things ([`bells`] tells how); sending, receiving and selecting are also futures, of any runtime.
 //!
 //! Messages are what rkyv can archive. [`Receiver::recv_archived`] reads one where it lies, [`Sender::loan_slice`] builds one where it will be read.
 //!
@@ -34,6 +34,7 @@
 //! Limits: capacity 0 to 2^24; a message of 2 GiB; a process stopped (SIGSTOP) in the middle of an operation holds the channel up at its slot,
 //! and others keep their deadlines.
 
+pub mod bells;
 pub mod bus;
 pub mod control;
 pub mod lane;
@@ -41,8 +42,6 @@ pub mod returns;
 pub mod ring;
 pub mod stamp;
 
-#[cfg(not(loom))]
-mod bells;
 #[cfg(not(loom))]
 pub mod broadcast;
 #[cfg(not(loom))]

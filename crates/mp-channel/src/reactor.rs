@@ -13,7 +13,7 @@
 //! Whoever registers looks after arming, so nothing is missed while the reactor does not know of it yet; it is kicked when it does not watch
 //! that session's bell. After a fork the thread is the parent's, and so are the sessions.
 
-use crate::bells::Round;
+use crate::bells::{self, Round};
 use crate::source::Source;
 use mp_shm::Session;
 use mp_sys::atomic::{AtomicU32, Ordering};
@@ -104,12 +104,12 @@ fn run() {
             let mut list = lock();
             let sources = list.entries.values().flat_map(|entry| &entry.sources);
             // Fails only in a process that has no part in its sessions any more.
-            let Ok(round) = Round::begin(sources) else {
+            let Ok(round) = Round::begin(sources.map(Source::place)) else {
                 list.is_running = false;
                 return;
             };
             list.watched = round.sessions().to_vec();
-            Round::look();
+            bells::look();
             let ready: Vec<u64> =
                 list.entries.iter().filter(|(_, entry)| entry.is_ready()).map(|(id, _)| *id).collect();
             let ready: Vec<Entry> = ready.into_iter().filter_map(|id| list.entries.remove(&id)).collect();
@@ -132,7 +132,7 @@ fn run() {
             continue;
         }
         let more = std::iter::once(kick).chain(words);
-        if round.sleep(more, None, &mut backstop).is_err() {
+        if round.sleep(more, None, &mut backstop, Session::current).is_err() {
             lock().is_running = false;
             return;
         }

@@ -11,10 +11,11 @@
 //!
 //! Death: as with each operation by itself: the end of the other side is an event that ends the wait.
 
-use crate::bells::Round;
+use crate::bells::{self, Round};
 use crate::dynamic::{DynReceiver, DynSender};
 pub use crate::source::Source;
 use crate::{Receiver, Sender, reactor, spsc};
+use mp_shm::Session;
 use mp_shm::death::Slept;
 use mp_shm::error::SessionError;
 use mp_sync::patience::Patience;
@@ -342,9 +343,9 @@ impl<'a> Select<'a> {
         let mut backstop = Backstop::new();
         let first = self.first_time(until);
         loop {
-            let round = Round::begin(self.ends()).map_err(SelectError::Session)?;
+            let round = Round::begin(self.ends().map(Source::place)).map_err(SelectError::Session)?;
             let armed: Vec<Armed<'_>> = self.waitables().map(Waitable::arm).collect();
-            Round::look();
+            bells::look();
             self.ends().for_each(Source::recover_dead_owners);
             if let Some(number) = self.find()? {
                 return Ok(Some(number));
@@ -353,7 +354,8 @@ impl<'a> Select<'a> {
                 return Ok(None);
             }
             let words = || armed.iter().flat_map(Armed::words);
-            let slept = round.sleep(words(), first, &mut backstop).map_err(SelectError::Session)?;
+            let slept =
+                round.sleep(words(), first, &mut backstop, Session::current).map_err(SelectError::Session)?;
             let is_late = first.is_some_and(Deadline::passed);
             if slept == Slept::TimedOut && !is_late && self.find()?.is_some() {
                 round.count_if_lost(words());
@@ -396,8 +398,8 @@ impl<'a> Select<'a> {
         }
         let registration = reactor::register(sources, words, waker).map_err(SelectError::Fd)?;
         // Not to sleep on: the reactor does. What comes from here on rings a bell.
-        Round::begin(self.ends()).map_err(SelectError::Session)?;
-        Round::look();
+        Round::begin(self.ends().map(Source::place)).map_err(SelectError::Session)?;
+        bells::look();
         self.ends().for_each(Source::recover_dead_owners);
         Ok(Some(registration))
     }

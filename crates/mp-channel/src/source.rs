@@ -9,6 +9,7 @@ use crate::ring::{Outlook, Ring};
 use crate::view::{Here, View};
 use mp_shm::Session;
 use mp_shm::references::Reference;
+use mp_sync::notify::Notify;
 use mp_sys::robust::{self, Current};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,13 +62,14 @@ impl Source {
         self.view.session
     }
 
-    /// Has the bell of `bit` rung by the next publication.
-    pub(crate) fn arm(&self, bit: u64) {
+    /// Its session, and where those sleep that wait for this side alone: the next publication rings the bells that are armed there.
+    pub(crate) fn place(&self) -> (Session, &'static Notify) {
         let control = self.view.control();
-        match self.side {
-            Side::Sender => control.not_full.0.arm(bit),
-            Side::Receiver => control.not_empty.0.arm(bit),
-        }
+        let notify = match self.side {
+            Side::Sender => &control.not_full.0,
+            Side::Receiver => &control.not_empty.0,
+        };
+        (self.session(), notify)
     }
 
     /// Whether an operation on this side would end at once: with success, or because the other end is gone.

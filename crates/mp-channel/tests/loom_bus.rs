@@ -2,130 +2,56 @@
 #![cfg(loom)]
 #![expect(unsafe_code, reason = "the promises of the pending words")]
 
+mod model;
+
 use loom::sync::Arc;
-use loom::thread;
+use model::{At, Model, PARTIES, Part, Tables, at_every_step, check, close, party, take_part};
 use mp_channel::bus::{Bus, Found};
-use mp_channel::control::{Control, World};
-use mp_channel::ring::Ring;
-use mp_channel::stamp::{Shape, Slots, first_word};
-use mp_shm::death::{self, Domain};
-use mp_shm::lock::DomainLock;
 use mp_sync::patience::Patience;
-use mp_sys::atomic::{AtomicU32, AtomicU64, Ordering};
-use mp_sys::futex::Watch;
-use mp_sys::model::{self, participant};
-use mp_sys::robust::OWNER_DIED;
+use mp_sys::atomic::{AtomicU32, Ordering};
+use mp_sys::model::current;
 
 struct Shared {
-    control: Control,
-    words: Vec<AtomicU64>,
     /// Two words a message, which belong together.
-    messages: Vec<[AtomicU32; 2]>,
-    sentinels: Vec<AtomicU32>,
-    lock: DomainLock,
-    epoch: AtomicU32,
-    members: AtomicU32,
+    part: Part<[AtomicU32; 2]>,
+    tables: Tables,
     senders: AtomicU32,
-    shape: Shape,
 }
 
-impl Slots for Shared {
-    fn word(&self, index: u32) -> &AtomicU64 {
-        &self.words[index as usize]
-    }
-}
-
-struct View<'a> {
-    shared: &'a Shared,
-    me: u16,
-}
-
-impl Domain for View<'_> {
-    fn epoch(&self) -> &AtomicU32 {
-        &self.shared.epoch
+impl Model for Shared {
+    fn tables(&self) -> &Tables {
+        &self.tables
     }
 
-    fn members(&self) -> &AtomicU32 {
-        &self.shared.members
-    }
-
-    fn sentinels<'a>(&'a self, _watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool {
-        false
-    }
-
-    fn recover(&self) -> bool {
-        let shared = self.shared;
-        // SAFETY: the model's threads share `Shared` by reference counts, and it outlives them.
-        unsafe { shared.lock.lock() };
-        let dead =
-            |thread: u16| shared.sentinels[usize::from(thread)].load(Ordering::Acquire) & OWNER_DIED != 0;
-        let ring = Ring {
-            control: &shared.control,
-            hints: &shared.control,
-            grows: false,
-            slots: shared,
-            shape: shared.shape,
-            world: self,
-            thread: model::current(),
-            interrupt: None,
-            senders_woken: 1,
-        };
-        ring.sweep(&dead, &mut |_| {});
-        death::advance(&shared.epoch);
-        shared.lock.unlock();
-        true
-    }
-}
-
-impl World for View<'_> {
-    fn me(&self) -> u16 {
-        self.me
-    }
-
-    fn sentinel(&self, thread: u16) -> Option<Watch<'_>> {
-        let sentinel = &self.shared.sentinels[usize::from(thread)];
-        let word = sentinel.load(Ordering::Acquire);
-        (word & OWNER_DIED == 0).then_some(Watch::Word(sentinel, word))
+    fn sweep(&self, at: &At<'_, Self>, dead: &dyn Fn(u16) -> bool) {
+        self.part.ring(at).sweep(dead, &mut |_| {});
     }
 
     fn senders(&self) -> u32 {
-        self.shared.senders.load(Ordering::Acquire)
-    }
-
-    fn receivers(&self) -> u32 {
-        1
+        self.senders.load(Ordering::Acquire)
     }
 }
 
 impl Shared {
     fn new(capacity: u32) -> Self {
-        let shape = Shape::new(capacity).unwrap();
-        // Just below the wrap, so that the models cross it.
-        let start = shape.start_before_wrap(1);
         Self {
-            control: Control::new(start),
-            words: (0..capacity).map(|index| AtomicU64::new(first_word(start, index))).collect(),
-            messages: (0..capacity).map(|_| [AtomicU32::new(0), AtomicU32::new(0)]).collect(),
-            sentinels: (0..4).map(|_| AtomicU32::new(0)).collect(),
-            lock: DomainLock::new(),
-            epoch: AtomicU32::new(0),
-            members: AtomicU32::new(0),
+            part: Part::new(capacity, || [AtomicU32::new(0), AtomicU32::new(0)]),
+            tables: Tables::new(PARTIES),
             senders: AtomicU32::new(1),
-            shape,
         }
     }
 
-    fn with<R>(&self, me: u16, with: impl FnOnce(&Bus<'_, Self, View<'_>>) -> R) -> R {
-        let view = View { shared: self, me };
-        let thread = model::current();
-        with(&Bus { control: &self.control, slots: self, shape: self.shape, world: &view, thread })
+    fn with<R>(&self, me: u16, with: impl FnOnce(&Bus<'_, Part<[AtomicU32; 2]>, At<'_, Self>>) -> R) -> R {
+        let Part { control, shape, .. } = &self.part;
+        let world = &At { shared: self, me };
+        with(&Bus { control, slots: &self.part, shape: *shape, world, thread: current() })
     }
 
     fn send(&self, me: u16, message: u32) {
         self.with(me, |bus| {
-            // SAFETY: as in `recover`.
+            // SAFETY: the model's threads share `Shared` by reference counts, and it outlives them.
             let (position, index) = unsafe { bus.begin_send(Patience::Forever) }.unwrap();
-            for word in &self.messages[index as usize] {
+            for word in &self.part.messages[index as usize] {
                 word.store(message, Ordering::Relaxed);
             }
             // SAFETY: as above.
@@ -137,9 +63,10 @@ impl Shared {
         let mut copied = [0; 2];
         let found = self.with(me, |bus| {
             let copy = |index: u32| {
-                copied = std::array::from_fn(|at| self.messages[index as usize][at].load(Ordering::Relaxed));
+                copied =
+                    std::array::from_fn(|at| self.part.messages[index as usize][at].load(Ordering::Relaxed));
             };
-            // SAFETY: as in `recover`.
+            // SAFETY: as in `send`.
             unsafe { bus.receive(position, Patience::Forever, || None, copy) }
         });
         Some(match found.ok()? {
@@ -152,22 +79,13 @@ impl Shared {
     }
 
     fn close(&self) {
-        self.senders.store(0, Ordering::Release);
-        self.control.closed.0.fetch_add(1, Ordering::AcqRel);
-        mp_sys::futex::wake_all(&self.control.closed.0);
+        close(&At { shared: self, me: 3 }, &self.senders, &self.part.control);
     }
-}
-
-fn builder() -> loom::model::Builder {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(2));
-    builder.max_branches = 50_000;
-    builder
 }
 
 /// Receives until nobody sends any more: the messages, and how many were missed.
 fn receive_all(shared: &Shared, me: u16) -> (Vec<u32>, u64) {
-    let mut position = shared.shape.start_before_wrap(1);
+    let mut position = shared.part.shape.start_before_wrap(1);
     let (mut received, mut missed) = (Vec::new(), 0);
     while let Some(one) = shared.receive(me, &mut position) {
         match one {
@@ -180,24 +98,14 @@ fn receive_all(shared: &Shared, me: u16) -> (Vec<u32>, u64) {
 
 /// A sender of some messages that may die, and a receiver that reads meanwhile; after it comes another one with a last message.
 fn sender_and_receiver(capacity: u32, count: u32, die_at: Option<usize>) {
-    builder().check(move || {
+    check(move || {
         let shared = Arc::new(Shared::new(capacity));
-        let sender = {
-            let shared = shared.clone();
-            thread::spawn(move || {
-                participant(1, Some(&shared.sentinels[1]), die_at, || {
-                    (10..10 + count).for_each(|message| shared.send(1, message));
-                })
-            })
-        };
-        let receiver = {
-            let shared = shared.clone();
-            thread::spawn(move || {
-                participant(2, Some(&shared.sentinels[2]), None, || receive_all(&shared, 2))
-            })
-        };
+        let sender = party(&shared, 1, die_at, move |shared| {
+            (10..10 + count).for_each(|message| shared.send(1, message));
+        });
+        let receiver = party(&shared, 2, None, |shared| receive_all(shared, 2));
         let first = sender.join().unwrap();
-        participant(3, Some(&shared.sentinels[3]), None, || shared.send(3, 20));
+        take_part(&*shared, 3, None, |shared| shared.send(3, 20));
         shared.close();
         let (received, missed) = receiver.join().unwrap().unwrap();
         assert!(received.is_sorted_by(|a, b| a < b), "each once, in order: {received:?}");
@@ -218,23 +126,17 @@ fn sender_and_receiver(capacity: u32, count: u32, die_at: Option<usize>) {
 
 /// Two senders on one slot, of which one dies; a receiver that comes afterwards accounts for all.
 fn two_senders(die_at: Option<usize>) {
-    builder().check(move || {
+    check(move || {
         let shared = Arc::new(Shared::new(1));
-        let sender = |me: u16, die_at: Option<usize>| {
-            let shared = shared.clone();
-            thread::spawn(move || {
-                participant(me.into(), Some(&shared.sentinels[usize::from(me)]), die_at, || {
-                    shared.send(me, u32::from(me) * 10);
-                })
-            })
-        };
-        let senders = [sender(1, die_at), sender(2, None)];
+        let senders = [(1, die_at), (2, None)].map(|(me, die_at)| {
+            party(&shared, me, die_at, move |shared| shared.send(me, u32::from(me) * 10))
+        });
         let [first, second] = senders.map(|sender| sender.join().unwrap());
         assert_eq!(second, Some(()));
         shared.close();
-        let all = participant(3, Some(&shared.sentinels[3]), None, || {
+        let all = take_part(&*shared, 3, None, |shared| {
             shared.send(3, 30);
-            receive_all(&shared, 3)
+            receive_all(shared, 3)
         });
         let (received, missed) = all.unwrap();
         assert_eq!(received, [30], "one slot keeps the last");
@@ -242,16 +144,6 @@ fn two_senders(die_at: Option<usize>) {
             assert_eq!(received.len() as u64 + missed, 3, "all are accounted for");
         }
     });
-}
-
-fn at_every_step(model: impl Fn(Option<usize>)) -> usize {
-    for step in 0.. {
-        model(Some(step));
-        if !model::died(1) {
-            return step;
-        }
-    }
-    unreachable!()
 }
 
 #[test]

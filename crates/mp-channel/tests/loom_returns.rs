@@ -1,11 +1,14 @@
 //! Models of the words through which blocks go back: nobody holds what another holds, and nothing is lost but to the dead.
 #![cfg(loom)]
 
+mod model;
+
 use loom::sync::Arc;
 use loom::thread;
+use model::{at_every_step, builder};
 use mp_channel::returns::Returns;
 use mp_sys::atomic::{AtomicU32, Ordering};
-use mp_sys::model::{self, participant};
+use mp_sys::model::participant;
 
 const BLOCK: u32 = 7;
 
@@ -50,9 +53,7 @@ impl Shared {
 
 /// Two that take and leave, of which the first dies; a recovery comes while the second goes on.
 fn two_takers(die_at: Option<usize>) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
-    builder.check(move || {
+    builder(3).check(move || {
         let shared =
             Arc::new(Shared { returns: Returns::new(), stamp: AtomicU32::new(0), users: AtomicU32::new(0) });
         assert!(shared.returns.leave(BLOCK));
@@ -73,12 +74,6 @@ fn two_takers(die_at: Option<usize>) {
 
 #[test]
 fn returns_one_taker_dies_at_each_step() {
-    for step in 0.. {
-        two_takers(Some(step));
-        if !model::died(1) {
-            assert!(step >= 4);
-            break;
-        }
-    }
+    assert!(at_every_step(two_takers) >= 4);
     two_takers(None);
 }

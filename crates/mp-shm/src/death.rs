@@ -133,9 +133,9 @@ pub fn find<D: Domain + ?Sized>(domain: &D) -> bool {
 /// How long a sleeper waits before it looks again at a process that is dying in parts.
 const HALF_DEAD_LOOK: Duration = Duration::from_millis(5);
 
-/// Advances a word and wakes everybody who watches it: the epoch as the last step of a recovery, the members after joining.
+/// Advances a word and wakes everybody who watches it: the epoch as the last step of a recovery, the members after joining, a bell that is rung.
 pub fn advance(word: &AtomicU32) {
-    // EPOCH, MEMBERS: Release, pair with the Acquire in `sleep`.
+    // EPOCH, MEMBERS, BELL: Release, pair with the Acquire in `sleep`, and of who notes a bell.
     word.fetch_add(1, Ordering::Release);
     mp_sys::crash::point("death.before_wake");
     futex::wake_all(word);

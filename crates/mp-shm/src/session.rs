@@ -441,8 +441,7 @@ impl Session {
         for (number, Bell(bell)) in self.bells().iter().enumerate() {
             if bits & 1 << number != 0 {
                 // BELL: Release, pairs with the Acquire load of who goes to sleep on it.
-                bell.fetch_add(1, Ordering::Release);
-                mp_sys::futex::wake_all(bell);
+                crate::death::advance(bell);
             }
         }
     }

@@ -24,7 +24,7 @@
 //! although something is there. So a sleeper also watches the word of the slot it waits for, which tells the two apart.
 //! Death: each line between two rows leaves a row of this table, or the pending word makes the kernel wake one sleeper more.
 //! Models: loom `ring_*` in mp-channel's `tests/loom_ring.rs`; negative controls without the pending word and without the watch
-//! on the slot.
+//! on the slot. Of bells, `select_*` in its `tests/loom_select.rs`.
 //! Source: kernel/futex/core.c, `handle_futex_death`: a pending word without owner gets a wake; the use of it is ours.
 
 #![expect(unsafe_code, reason = "the pending word")]
