@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_spawn::{Builder, Ended, JoinError, Process, Resource, SpawnError, StartMethod, Stdio, current};
-use mp_testkit::{proc, watchdog};
+use mp_testkit::{heed_signals, proc, watchdog};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -13,6 +13,8 @@ const METHOD: &str = "MP_SPAWN_TEST_METHOD";
 
 /// A builder of the start method under test.
 fn plain() -> Builder {
+    // Before the fork server is started.
+    heed_signals();
     let method = std::env::var(METHOD).map_or(StartMethod::Spawn, |name| name.parse().unwrap());
     Process::builder().start_method(method)
 }

@@ -3,7 +3,7 @@
 
 use mp_channel::{Receiver, Sender, channel};
 use mp_spawn::{ForkServer, JoinError, Process, StartMethod, parent};
-use mp_testkit::{proc, watchdog};
+use mp_testkit::{heed_signals, proc, watchdog};
 use rustix::process::{Pid, Signal, kill_process};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -118,6 +118,7 @@ fn a7_a_killed_server_loses_no_process_and_is_made_anew() {
 #[test]
 fn a7_a_server_is_not_interrupted_and_its_processes_are() {
     let _watchdog = watchdog(LONG);
+    heed_signals();
     let server = ForkServer::new();
     let builder = Process::builder().fork_server(&server);
     let (_sender, gate) = channel(1).unwrap();

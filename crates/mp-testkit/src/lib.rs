@@ -5,9 +5,11 @@
 
 mod leak;
 pub mod proc;
+mod signals;
 mod watchdog;
 
 pub use leak::LeakCheck;
+pub use signals::heed_signals;
 pub use watchdog::{Watchdog, watchdog};
 
 /// Panics if a wait of this process had to be ended by a backstop although there was work: a lost wake-up.

@@ -24,11 +24,7 @@ static CONSTRUCTOR: extern "C" fn() = take_role;
 
 extern "C" fn take_role() {
     if let Ok(role) = std::env::var(ROLE) {
-        // Whoever runs the tests may ignore some, as `nohup` does.
-        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
-            // SAFETY: the default action runs no code.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-        }
+        mp_testkit::heed_signals();
         let words: Vec<&str> = role.split(' ').collect();
         let code = match words[0] {
             "zygote" => be_zygote(words[1].parse().unwrap(), words[2]),
