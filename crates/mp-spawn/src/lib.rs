@@ -33,6 +33,7 @@ mod forkserver;
 mod handle;
 pub mod hook;
 mod job;
+mod library;
 mod method;
 pub mod panics;
 mod process;

@@ -1,0 +1,268 @@
+//! `cargo xtask ci --only linking`: a program that checks itself, `crates/mp-spawn/examples/linked`, built in the ways in which users build
+//! theirs, and run; and a library with multiproc in it (`examples/plugin`), loaded by programs with and without.
+//!
+//! Most variants differ in the last step alone, so what it links is built few times: see [`Base`]. Each program is looked at, too, so that a
+//! flag without effect is noticed.
+
+use crate::elf::Elf;
+use crate::run::{Call, Result, root};
+use crate::workspace::Workspace;
+
+/// How what is linked was built.
+#[derive(Clone, Copy)]
+enum Base {
+    /// As it comes.
+    Plain,
+    /// With `panic = "abort"`.
+    Abort,
+    /// Optimised, for link-time optimisation of all of it.
+    Optimised,
+}
+
+impl Base {
+    /// Changes of the profile. Each has its own files in the same directory, so what runs at build time is built once.
+    fn profile(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Base::Plain => &[],
+            Base::Abort => &[("CARGO_PROFILE_DEV_PANIC", "abort")],
+            Base::Optimised => &[("CARGO_PROFILE_DEV_OPT_LEVEL", "3"), ("CARGO_PROFILE_DEV_LTO", "fat")],
+        }
+    }
+}
+
+/// A way to link a program.
+struct Variant {
+    name: &'static str,
+    base: Base,
+    /// For the compiler, at the last step.
+    flags: &'static [&'static str],
+    expected: Elf,
+    /// What the program has to say about itself.
+    says: &'static [&'static str],
+}
+
+const PLAIN: Elf = Elf { is_pie: true, is_static: false, has_build_id: true, has_symbols: true };
+const STATIC: Elf = Elf { is_static: true, ..PLAIN };
+
+const VARIANTS: [Variant; 13] = [
+    Variant {
+        name: "as it comes",
+        base: Base::Plain,
+        flags: &[],
+        expected: PLAIN,
+        says: &["panic=unwind", "folded=false", "std=own"],
+    },
+    Variant {
+        name: "not position-independent",
+        base: Base::Plain,
+        flags: &["-Crelocation-model=static"],
+        expected: Elf { is_pie: false, ..PLAIN },
+        says: &[],
+    },
+    Variant {
+        name: "static",
+        base: Base::Plain,
+        flags: &["-Ctarget-feature=+crt-static"],
+        expected: STATIC,
+        says: &[],
+    },
+    Variant {
+        name: "static, not position-independent",
+        base: Base::Plain,
+        flags: &["-Ctarget-feature=+crt-static", "-Crelocation-model=static"],
+        expected: Elf { is_pie: false, ..STATIC },
+        says: &[],
+    },
+    Variant {
+        name: "stripped",
+        base: Base::Plain,
+        flags: &["-Cstrip=symbols"],
+        expected: Elf { has_symbols: false, ..PLAIN },
+        says: &[],
+    },
+    Variant {
+        name: "without a build id",
+        base: Base::Plain,
+        flags: &["-Clink-arg=-Wl,--build-id=none"],
+        expected: Elf { has_build_id: false, ..PLAIN },
+        says: &[],
+    },
+    Variant {
+        name: "static, not position-independent, stripped, without a build id",
+        base: Base::Plain,
+        flags: &[
+            "-Ctarget-feature=+crt-static",
+            "-Crelocation-model=static",
+            "-Cstrip=symbols",
+            "-Clink-arg=-Wl,--build-id=none",
+        ],
+        expected: Elf { is_pie: false, is_static: true, has_build_id: false, has_symbols: false },
+        says: &[],
+    },
+    Variant {
+        name: "equal functions folded",
+        base: Base::Plain,
+        flags: &[FOLD],
+        expected: PLAIN,
+        says: &["folded=true"],
+    },
+    Variant {
+        name: "linked by GNU ld",
+        base: Base::Plain,
+        flags: &["-Clink-arg=-fuse-ld=bfd"],
+        expected: PLAIN,
+        says: &[],
+    },
+    Variant {
+        name: "the standard library shared",
+        base: Base::Plain,
+        flags: &["-Cprefer-dynamic", "-Crpath"],
+        expected: PLAIN,
+        says: &["std=shared"],
+    },
+    Variant { name: "panic=abort", base: Base::Abort, flags: &[], expected: PLAIN, says: &["panic=abort"] },
+    Variant {
+        name: "optimised, link-time optimisation",
+        base: Base::Optimised,
+        flags: &[],
+        expected: PLAIN,
+        says: &["panic=unwind"],
+    },
+    Variant {
+        name: "all at once",
+        base: Base::Optimised,
+        flags: &[
+            "-Ctarget-feature=+crt-static",
+            "-Crelocation-model=static",
+            "-Cstrip=symbols",
+            "-Clink-arg=-Wl,--build-id=none",
+            "-Cpanic=abort",
+        ],
+        expected: Elf { is_pie: false, is_static: true, has_build_id: false, has_symbols: false },
+        says: &["panic=abort"],
+    },
+];
+
+/// Has the linker fold functions of equal code, which GNU ld cannot.
+const FOLD: &str = "-Clink-arg=-Wl,--icf=all";
+/// Whether there is one depends on the machine; here it is the same everywhere.
+const BUILD_ID: &str = "-Clink-arg=-Wl,--build-id=sha1";
+
+/// The builds, and where they are.
+struct Linking {
+    target: String,
+}
+
+/// All of it.
+pub(crate) fn check() -> Result<()> {
+    let linking = Linking { target: Workspace::read()?.target_beside("linking")? };
+    let may_fold = linking.can_link(FOLD)?;
+    for variant in &VARIANTS {
+        if variant.flags.contains(&FOLD) && !may_fold {
+            println!("-- {}: skipped, this machine's linker cannot", variant.name);
+            continue;
+        }
+        linking.check(variant).map_err(|message| format!("{}: {message}", variant.name))?;
+    }
+    linking.check_libraries().map_err(|message| format!("code in a library: {message}"))
+}
+
+impl Linking {
+    fn path(&self, name: &str) -> String {
+        format!("{}/debug/examples/{name}", self.target)
+    }
+
+    /// Whether a program can be linked with this flag.
+    fn can_link(&self, flag: &str) -> Result<bool> {
+        let root = root()?;
+        let source = format!("{}/empty.rs", self.target);
+        std::fs::create_dir_all(root.join(&self.target)).map_err(|error| error.to_string())?;
+        std::fs::write(root.join(&source), "fn main() {}\n").map_err(|error| error.to_string())?;
+        let out = format!("{}/empty", self.target);
+        Ok(Call::new("rustc").at_root()?.args([source.as_str(), "-o", &out, flag]).works())
+    }
+
+    fn build(&self, base: Base, flags: &[&str]) -> Result<()> {
+        let mut call = Call::cargo(["rustc", "--quiet", "-p", "mp-spawn", "--example", "linked"])?
+            .args(["--target-dir", &self.target, "--", BUILD_ID])
+            .args(flags.iter().copied());
+        for &(name, value) in base.profile() {
+            call = call.env(name, value);
+        }
+        call.run()
+    }
+
+    fn check(&self, variant: &Variant) -> Result<()> {
+        println!("-- {}", variant.name);
+        self.build(variant.base, variant.flags)?;
+        let path = self.path("linked");
+        let file = std::fs::read(root()?.join(&path)).map_err(|error| error.to_string())?;
+        let found = Elf::read(&file).ok_or_else(|| format!("{path} is no program for this machine"))?;
+        if found != variant.expected {
+            return Err(format!("the program is {found:?}, and was to be {:?}", variant.expected));
+        }
+        let said = output(&path, &[])?;
+        match variant.says.iter().find(|words| !said.contains(*words)) {
+            Some(words) => Err(format!("the program was to say {words}, and said {said}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Functions of a library that a program loads, and a library that starts processes itself.
+    fn check_libraries(&self) -> Result<()> {
+        println!("-- code in a library");
+        let build = ["build", "--quiet", "-p", "mp-spawn", "--example", "plugin", "--example", "host"];
+        Call::cargo(build)?.args(["--target-dir", &self.target]).run()?;
+        self.build(Base::Plain, &[])?;
+        let (linked, host, plugin) = (self.path("linked"), self.path("host"), self.path("libplugin.so"));
+
+        // Loaded by a program without multiproc: children cannot be that program, and it is not started again and again.
+        expect(&output(&host, &[&plugin])?, &[MAIN, REFUSED])?;
+        expect(&output(&host, &[&plugin, &host])?, &[MAIN, MAIN, REFUSED, NOT_STARTED])?;
+        expect(&output(&host, &[&plugin, &linked])?, &[MAIN, BY_LIBRARY])?;
+        // By a program with a copy of its own: while it runs, and when it starts.
+        let with_a_copy = [FROM_INSIDE, IN_CHILD, REFUSED, BY_LIBRARY];
+        expect(&output(&linked, &[&plugin])?, &with_a_copy)?;
+        let directory = format!("-Clink-arg=-L{}", self.path(""));
+        self.build(Base::Plain, &[&directory, "-Clink-arg=-Wl,--no-as-needed,-lplugin,-rpath,$ORIGIN"])?;
+        expect(&output(&linked, &[&plugin])?, &with_a_copy)
+    }
+}
+
+// How the lines begin that the programs print.
+const MAIN: &str = "main runs";
+const FROM_INSIDE: &str = "panic=unwind";
+const IN_CHILD: &str = "the library's function ran in a child";
+const REFUSED: &str = "refused: starting a process: the library /";
+const NOT_STARTED: &str = "failed: the process exited with code 0 before it took its job";
+const BY_LIBRARY: &str = "in the library: panic=unwind";
+
+/// What a program prints.
+fn output(program: &str, arguments: &[&str]) -> Result<String> {
+    let path = root()?.join(program);
+    let path = path.to_str().ok_or("the target directory's name is not UTF-8")?;
+    // Its children panic on purpose.
+    let call = Call::new(path).at_root()?.args(arguments.iter().copied()).env("RUST_BACKTRACE", "0");
+    println!("$ {call}");
+    call.output()
+}
+
+/// Compares what was printed with how its lines have to begin.
+fn expect(said: &str, lines: &[&str]) -> Result<()> {
+    let as_expected = said.lines().count() == lines.len()
+        && said.lines().zip(lines).all(|(line, beginning)| line.starts_with(beginning));
+    if as_expected { Ok(()) } else { Err(format!("expected lines that begin with {lines:?}, got\n{said}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_compared_by_their_beginnings_and_number() {
+        assert_eq!(expect("main runs\nrefused\n", &["main", "ref"]), Ok(()));
+        for said in ["main runs\n", "main runs\nmain runs\nrefused\n", "refused\nmain runs\n", ""] {
+            assert!(expect(said, &["main", "ref"]).is_err(), "{said}");
+        }
+    }
+}
