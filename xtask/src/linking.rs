@@ -220,6 +220,9 @@ impl Linking {
         expect(&output(&host, &[&plugin])?, &[MAIN, REFUSED])?;
         expect(&output(&host, &[&plugin, &host])?, &[MAIN, MAIN, REFUSED, NOT_STARTED])?;
         expect(&output(&host, &[&plugin, &linked])?, &[MAIN, BY_LIBRARY])?;
+        self.build(Base::Plain, &["-Ctarget-feature=+crt-static"])?;
+        expect(&output(&host, &[&plugin, &linked])?, &[MAIN, NO_JOB])?;
+        self.build(Base::Plain, &[])?;
         // By a program with a copy of its own: while it runs, and when it starts.
         let with_a_copy = [FROM_INSIDE, IN_CHILD, REFUSED, BY_LIBRARY];
         expect(&output(&linked, &[&plugin])?, &with_a_copy)?;
@@ -235,6 +238,7 @@ const FROM_INSIDE: &str = "panic=unwind";
 const IN_CHILD: &str = "the library's function ran in a child";
 const REFUSED: &str = "refused: starting a process: the library /";
 const NOT_STARTED: &str = "failed: the process exited with code 0 before it took its job";
+const NO_JOB: &str = "failed: the process exited with code 125 before it took its job";
 const BY_LIBRARY: &str = "in the library: panic=unwind";
 
 /// What a program prints.

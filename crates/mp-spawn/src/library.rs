@@ -62,6 +62,12 @@ pub(crate) fn leave_to(marker: &str) -> Result<(), String> {
             "a program with set-user-id rights loads no library that its environment names",
         ));
     }
+    // It would get a second C library, which nobody has set up.
+    if object::loaded().first().is_some_and(|program| !program.has_loader) {
+        return Err(String::from(
+            "a static program cannot do the work of a library's copy of multiproc; name a dynamic one",
+        ));
+    }
     let (offset, file) =
         parse(marker).ok_or("the library's marker in the environment is not one of multiproc's")?;
     let object = code::find(&file).map_err(|error| error.to_string())?;

@@ -21,8 +21,8 @@ static EXECUTABLE: Mutex<Option<PathBuf>> = Mutex::new(None);
 ///
 /// That executable must have multiproc's hook. What children run must lie in the same build of the executable, or in a shared library, which
 /// the child loads; it is checked there. A library with multiproc linked into it, which a program loads while it runs, must call this before it starts
-/// processes: with `/proc/self/exe` if the program itself has the hook, with a program of its own that has it if not. It must stay loaded, and the
-/// copies of multiproc in a process share nothing: handles of one are of no use to the other.
+/// processes: with `/proc/self/exe` if the program itself has the hook, with a program of its own that has it if not, and that is not static. The
+/// library must stay loaded, and the copies of multiproc in a process share nothing: handles of one are of no use to the other.
 pub fn set_executable(path: impl Into<PathBuf>) {
     let path = path.into();
     let path = std::path::absolute(&path).unwrap_or(path);

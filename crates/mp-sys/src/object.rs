@@ -19,6 +19,8 @@ pub struct Object {
     pub identity: Vec<u8>,
     /// Address ranges that hold code.
     pub code: Vec<Range<usize>>,
+    /// Whether it names a loader, as every program does that is not static.
+    pub has_loader: bool,
 }
 
 impl Object {
@@ -143,7 +145,8 @@ unsafe extern "C" fn collect(
     let identity = build_id.unwrap_or_else(|| hash(code.iter().map(|range| bytes(range.clone()))));
     // The loader lists the main program first and without a name; the virtual dso has one.
     let name = if objects.is_empty() { String::new() } else { name };
-    objects.push(Object { name, base, identity, code });
+    let has_loader = headers.iter().any(|header| header.p_type == libc::PT_INTERP);
+    objects.push(Object { name, base, identity, code, has_loader });
     0
 }
 
@@ -183,7 +186,7 @@ mod tests {
     #[test]
     fn the_main_program_is_first_and_holds_this_function() {
         let objects = loaded();
-        assert!(objects[0].is_main());
+        assert!(objects[0].is_main() && objects[0].has_loader);
         let here = the_main_program_is_first_and_holds_this_function as fn() as usize;
         assert!(objects[0].holds_code_at(here));
         assert!(!objects[0].holds_code_at(0));
