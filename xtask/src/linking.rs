@@ -4,8 +4,10 @@
 //! Most variants differ in the last step alone, so what it links is built few times: see [`Base`]. Each program is looked at, too, so that a
 //! flag without effect is noticed.
 
+use std::time::Instant;
+
 use crate::elf::Elf;
-use crate::run::{Call, Result, root};
+use crate::run::{Call, Result, lasting, root};
 use crate::workspace::Workspace;
 
 /// How what is linked was built.
@@ -15,17 +17,23 @@ enum Base {
     Plain,
     /// With `panic = "abort"`.
     Abort,
-    /// Optimised, for link-time optimisation of all of it.
-    Optimised,
+    /// As in a release, for link-time optimisation of all of it, which is left to the last step.
+    Release,
 }
 
 impl Base {
-    /// Changes of the profile. Each has its own files in the same directory, so what runs at build time is built once.
+    /// Changes of the profile. Each has its own files in the same directory, so what runs at build time is built once. Debug information would
+    /// take most of the time of optimising a whole program.
     fn profile(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Base::Plain => &[],
-            Base::Abort => &[("CARGO_PROFILE_DEV_PANIC", "abort")],
-            Base::Optimised => &[("CARGO_PROFILE_DEV_OPT_LEVEL", "3"), ("CARGO_PROFILE_DEV_LTO", "fat")],
+            Base::Plain => &[("CARGO_PROFILE_DEV_DEBUG", "0")],
+            Base::Abort => &[("CARGO_PROFILE_DEV_DEBUG", "0"), ("CARGO_PROFILE_DEV_PANIC", "abort")],
+            Base::Release => &[
+                ("CARGO_PROFILE_DEV_DEBUG", "0"),
+                ("CARGO_PROFILE_DEV_DEBUG_ASSERTIONS", "false"),
+                ("CARGO_PROFILE_DEV_OVERFLOW_CHECKS", "false"),
+                ("CARGO_PROFILE_DEV_LTO", "fat"),
+            ],
         }
     }
 }
@@ -122,16 +130,17 @@ const VARIANTS: [Variant; 13] = [
     },
     Variant { name: "panic=abort", base: Base::Abort, flags: &[], expected: PLAIN, says: &["panic=abort"] },
     Variant {
-        name: "optimised, link-time optimisation",
-        base: Base::Optimised,
-        flags: &[],
+        name: "optimised, also at link time",
+        base: Base::Release,
+        flags: &["-Copt-level=3"],
         expected: PLAIN,
         says: &["panic=unwind"],
     },
     Variant {
         name: "all at once",
-        base: Base::Optimised,
+        base: Base::Release,
         flags: &[
+            "-Copt-level=3",
             "-Ctarget-feature=+crt-static",
             "-Crelocation-model=static",
             "-Cstrip=symbols",
@@ -162,9 +171,9 @@ pub(crate) fn check() -> Result<()> {
             println!("-- {}: skipped, this machine's linker cannot", variant.name);
             continue;
         }
-        linking.check(variant).map_err(|message| format!("{}: {message}", variant.name))?;
+        timed(variant.name, || linking.check(variant))?;
     }
-    linking.check_libraries().map_err(|message| format!("code in a library: {message}"))
+    timed("code in a library", || linking.check_libraries())
 }
 
 impl Linking {
@@ -182,18 +191,18 @@ impl Linking {
         Ok(Call::new("rustc").at_root()?.args([source.as_str(), "-o", &out, flag]).works())
     }
 
+    /// Builds the program that checks itself.
     fn build(&self, base: Base, flags: &[&str]) -> Result<()> {
-        let mut call = Call::cargo(["rustc", "--quiet", "-p", "mp-spawn", "--example", "linked"])?
-            .args(["--target-dir", &self.target, "--", BUILD_ID])
-            .args(flags.iter().copied());
-        for &(name, value) in base.profile() {
-            call = call.env(name, value);
-        }
-        call.run()
+        let call = Call::cargo(["rustc", "--quiet", "-p", "mp-spawn", "--example", "linked"])?;
+        self.with_profile(call, base).args(["--", BUILD_ID]).args(flags.iter().copied()).run()
+    }
+
+    fn with_profile(&self, call: Call, base: Base) -> Call {
+        let call = call.args(["--target-dir", &self.target]);
+        base.profile().iter().fold(call, |call, (name, value)| call.env(name, value))
     }
 
     fn check(&self, variant: &Variant) -> Result<()> {
-        println!("-- {}", variant.name);
         self.build(variant.base, variant.flags)?;
         let path = self.path("linked");
         let file = std::fs::read(root()?.join(&path)).map_err(|error| error.to_string())?;
@@ -210,9 +219,8 @@ impl Linking {
 
     /// Functions of a library that a program loads, and a library that starts processes itself.
     fn check_libraries(&self) -> Result<()> {
-        println!("-- code in a library");
         let build = ["build", "--quiet", "-p", "mp-spawn", "--example", "plugin", "--example", "host"];
-        Call::cargo(build)?.args(["--target-dir", &self.target]).run()?;
+        self.with_profile(Call::cargo(build)?, Base::Plain).run()?;
         self.build(Base::Plain, &[])?;
         let (linked, host, plugin) = (self.path("linked"), self.path("host"), self.path("libplugin.so"));
 
@@ -240,6 +248,15 @@ const REFUSED: &str = "refused: starting a process: the library /";
 const NOT_STARTED: &str = "failed: the process exited with code 0 before it took its job";
 const NO_JOB: &str = "failed: the process exited with code 125 before it took its job";
 const BY_LIBRARY: &str = "in the library: panic=unwind";
+
+/// Names a check, before it and in its error, and tells how long it took.
+fn timed(name: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("-- {name}");
+    let start = Instant::now();
+    check().map_err(|message| format!("{name}: {message}"))?;
+    println!("-- {name}: {}", lasting(start.elapsed()));
+    Ok(())
+}
 
 /// What a program prints.
 fn output(program: &str, arguments: &[&str]) -> Result<String> {

@@ -1,8 +1,8 @@
 //! Processes that get no more memory: killed by the kernel, or refused an allocation.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use mp_channel::{Receiver, channel};
-use mp_spawn::{Ended, JoinError, Process, Resource, StartMethod, Stdio};
+use mp_channel::{Receiver, Sender, channel};
+use mp_spawn::{JoinError, Process, Resource, StartMethod, Stdio};
 use mp_testkit::watchdog;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -84,10 +84,11 @@ impl Drop for Group {
     }
 }
 
-/// Takes memory until it is stopped; how much it got.
-fn hoard(go: Receiver<()>) -> usize {
+/// Takes memory until it is stopped, once it may; how much it got.
+fn hoard((runs, go): (Sender<()>, Receiver<()>)) -> usize {
     // The kernel is to choose this process, not its parent, which is in the same group.
     std::fs::write("/proc/self/oom_score_adj", "1000").unwrap();
+    runs.send(()).unwrap();
     go.recv().unwrap();
     let mut hoard = Vec::new();
     for _ in 0..HOARD_BYTES >> 20 {
@@ -127,26 +128,20 @@ fn a1_a_process_that_the_kernel_ends_for_lack_of_memory_is_told_as_such() {
         let builder = Process::builder().start_method(method);
         let before = kills();
 
-        let (_sender, gate) = channel(1).unwrap();
-        let child = builder.spawn(hoard, gate).unwrap();
-        child.kill().unwrap();
-        let killed = child.join().unwrap_err();
-        if kills() == before {
-            let by_us = |error: &JoinError| {
-                matches!(error, JoinError::Killed { signal: 9, out_of_memory: false, .. })
-                    || matches!(error, JoinError::NotStarted(Ended::Killed { signal: 9, .. }))
-            };
-            assert!(by_us(&killed), "{method}: {killed:?}");
-        }
-
+        let (says, said) = channel(1).unwrap();
         let (sender, gate) = channel(1).unwrap();
-        let child = builder.spawn(hoard, gate).unwrap();
+        let child = builder.spawn(hoard, (says.clone(), gate.clone())).unwrap();
+        said.recv().unwrap();
+        child.kill().unwrap();
+        let error = child.join().unwrap_err();
+        let is_told = |error: &JoinError, lack| matches!(error, JoinError::Killed { signal: 9, out_of_memory, .. } if *out_of_memory == lack);
+        // Unless another process of the machine ran out of memory meanwhile.
+        assert!(is_told(&error, false) || kills() != before, "{method}: {error:?}");
+
+        let child = builder.spawn(hoard, (says, gate)).unwrap();
         sender.send(()).unwrap();
         let error = child.join().expect_err("nobody stopped it");
-        assert!(
-            matches!(error, JoinError::Killed { signal: 9, out_of_memory: true, .. }),
-            "{method}: {error:?}"
-        );
+        assert!(is_told(&error, true), "{method}: {error:?}");
         assert!(error.to_string().contains("ran out of memory"), "{error}");
         assert!(before.is_none() || kills() > before, "the kernel's own count");
     }
