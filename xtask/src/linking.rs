@@ -58,7 +58,7 @@ const VARIANTS: [Variant; 13] = [
         base: Base::Plain,
         flags: &[],
         expected: PLAIN,
-        says: &["panic=unwind", "folded=false", "std=own"],
+        says: &["panic=unwind", "folded=false", "std=own", "constructors=1"],
     },
     Variant {
         name: "not position-independent",
@@ -173,6 +173,7 @@ pub(crate) fn check() -> Result<()> {
         }
         timed(variant.name, || linking.check(variant))?;
     }
+    timed("a constructor that comes last", || linking.check_constructors())?;
     timed("code in a library", || linking.check_libraries())
 }
 
@@ -210,11 +211,20 @@ impl Linking {
         if found != variant.expected {
             return Err(format!("the program is {found:?}, and was to be {:?}", variant.expected));
         }
-        let said = output(&path, &[])?;
-        match variant.says.iter().find(|words| !said.contains(*words)) {
-            Some(words) => Err(format!("the program was to say {words}, and said {said}")),
-            None => Ok(()),
-        }
+        says(&output(&path, &[])?, variant.says)
+    }
+
+    /// A child's job begins in a constructor, and those behind it have to run, too.
+    fn check_constructors(&self) -> Result<()> {
+        let object = format!("{}/late.o", self.target);
+        let source = ["crates/mp-spawn/examples/linked/late.rs", "--edition=2024", "--crate-type=lib"];
+        Call::new("rustc")
+            .at_root()?
+            .args(source)
+            .args(["--emit=obj", "-Cpanic=abort", "-o", &object])
+            .run()?;
+        self.build(Base::Plain, &[&format!("-Clink-arg={object}")])?;
+        says(&output(&self.path("linked"), &[])?, &["constructors=2"])
     }
 
     /// Functions of a library that a program loads, and a library that starts processes itself.
@@ -266,6 +276,14 @@ fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let call = Call::new(path).at_root()?.args(arguments.iter().copied()).env("RUST_BACKTRACE", "0");
     println!("$ {call}");
     call.output()
+}
+
+/// Looks for these words in what was printed.
+fn says(said: &str, words: &[&str]) -> Result<()> {
+    match words.iter().find(|words| !said.contains(**words)) {
+        Some(words) => Err(format!("the program was to say {words}, and said {said}")),
+        None => Ok(()),
+    }
 }
 
 /// Compares what was printed with how its lines have to begin.

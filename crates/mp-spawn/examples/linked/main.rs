@@ -9,6 +9,12 @@ mod checks;
 #[path = "../plugin/loaded.rs"]
 mod loaded;
 
+/// For `late.rs`.
+#[unsafe(no_mangle)]
+extern "C" fn linked_construct() {
+    checks::construct();
+}
+
 use loaded::Plugin;
 use mp_spawn::{ForkServer, Process};
 use std::time::Duration;
