@@ -20,7 +20,7 @@
 //! What it does not do: `fork` as a start method (see [`StartMethod`]); further sessions for a child from its start (a handle in its argument
 //! brings one along); a future of its own for the end of a process.
 //!
-//! Limits: Linux with glibc; a stack overflow in a child is reported as SIGSEGV; a child whose parent is killed runs on to its end, unless it is a
+//! Limits: Linux with glibc; a stack overflow in a child is reported as SIGSEGV, and with `panic=abort` a panic as SIGABRT; a child whose parent is killed runs on to its end, unless it is a
 //! daemon; a process that has replaced its program (`exec`) no longer dies with its parent.
 
 mod broker;
