@@ -235,14 +235,15 @@ impl Linking {
         let (linked, host, plugin) = (self.path("linked"), self.path("host"), self.path("libplugin.so"));
 
         // Loaded by a program without multiproc: children cannot be that program, and it is not started again and again.
-        expect(&output(&host, &[&plugin])?, &[MAIN, REFUSED])?;
-        expect(&output(&host, &[&plugin, &host])?, &[MAIN, MAIN, REFUSED, NOT_STARTED])?;
+        expect(&output(&host, &[&plugin])?, &[MAIN, REFUSED, NO_BROKER])?;
+        let once_more = [MAIN, MAIN, REFUSED, NO_BROKER, NOT_STARTED, NO_BROKER];
+        expect(&output(&host, &[&plugin, &host])?, &once_more)?;
         expect(&output(&host, &[&plugin, &linked])?, &[MAIN, BY_LIBRARY])?;
         self.build(Base::Plain, &["-Ctarget-feature=+crt-static"])?;
-        expect(&output(&host, &[&plugin, &linked])?, &[MAIN, NO_JOB])?;
+        expect(&output(&host, &[&plugin, &linked])?, &[MAIN, NO_JOB, NO_BROKER])?;
         self.build(Base::Plain, &[])?;
         // By a program with a copy of its own: while it runs, and when it starts.
-        let with_a_copy = [FROM_INSIDE, IN_CHILD, REFUSED, BY_LIBRARY];
+        let with_a_copy = [FROM_INSIDE, IN_CHILD, REFUSED, NO_BROKER, BY_LIBRARY];
         expect(&output(&linked, &[&plugin])?, &with_a_copy)?;
         let directory = format!("-Clink-arg=-L{}", self.path(""));
         self.build(Base::Plain, &[&directory, "-Clink-arg=-Wl,--no-as-needed,-lplugin,-rpath,$ORIGIN"])?;
@@ -257,6 +258,7 @@ const IN_CHILD: &str = "the library's function ran in a child";
 const REFUSED: &str = "refused: starting a process: the library /";
 const NOT_STARTED: &str = "failed: the process exited with code 0 before it took its job";
 const NO_JOB: &str = "failed: the process exited with code 125 before it took its job";
+const NO_BROKER: &str = "no broker: ";
 const BY_LIBRARY: &str = "in the library: panic=unwind";
 
 /// Names a check, before it and in its error, and tells how long it took.

@@ -99,8 +99,10 @@ impl Errand {
 /// Whether this program's children will find their jobs; what is missing if not.
 pub(crate) fn check() -> Result<(), SpawnError> {
     // With a program that was said to have the hook, unless this process shows that it has not: nobody has taken its marker.
-    let is_promised =
-        || program::is_set() && [MARKER, ZYGOTE].iter().all(|name| std::env::var_os(name).is_none());
+    let is_promised = || {
+        program::is_set()
+            && [MARKER, ZYGOTE, broker::MARKER].iter().all(|name| std::env::var_os(name).is_none())
+    };
     if RAN.load(Ordering::Relaxed) || is_promised() {
         return Ok(());
     }

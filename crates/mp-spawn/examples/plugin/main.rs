@@ -6,6 +6,7 @@
 #[path = "../linked/checks.rs"]
 mod checks;
 
+use mp_shm::Fd;
 use mp_spawn::{Process, set_executable};
 use std::ffi::{CStr, c_char};
 
@@ -26,13 +27,27 @@ pub unsafe extern "C" fn plugin_check(program: *const c_char) {
         set_executable(unsafe { CStr::from_ptr(program) }.to_str().unwrap());
     }
     match Process::spawn(plugin_triple, 14) {
-        Err(error) => println!("refused: {error}"),
+        Err(error) => {
+            println!("refused: {error}");
+            deposit();
+        }
         Ok(child) => match child.join() {
-            Err(error) => println!("failed: {error}"),
+            Err(error) => {
+                println!("failed: {error}");
+                deposit();
+            }
             Ok(value) => {
                 assert_eq!(value, 42);
                 println!("in the library: {}", checks::check());
             }
         },
+    }
+}
+
+/// The process that holds descriptors is this program, too.
+fn deposit() {
+    match Fd::new(std::fs::File::open("/dev/null").unwrap()) {
+        Ok(_) => println!("deposited"),
+        Err(error) => println!("no broker: {}", error.failure()),
     }
 }
