@@ -3,7 +3,7 @@
 //! With the feature `constructor` (a default) a function in the executable's `.init_array` looks for the marker in the environment.
 //! In a child it runs the job and exits; otherwise it only notes that it was there. So programs, tests, doc tests and benchmarks need
 //! no set-up. Without the feature, [`init`] at the top of `main` does the same; without either, a start is refused
-//! ([`SpawnError::NoHook`](crate::SpawnError::NoHook)), so that a program cannot start itself again and again.
+//! ([`SpawnError::NoHook`]), so that a program cannot start itself again and again.
 //!
 //! In the constructor: it acts only inside the main executable (a plugin has a copy of this crate and must not steal the job; one of its own
 //! is handed over to it, see [`set_executable`](crate::set_executable)); the

@@ -3,11 +3,11 @@
 
 use mp_channel::{Receiver, Sender, channel};
 use mp_spawn::{JoinError, Process, Resource, StartMethod, Stdio};
-use mp_testkit::watchdog;
+use mp_testkit::{proc, watchdog};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(100);
 const METHODS: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::ForkServer];
@@ -79,8 +79,9 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Whoever was in it has ended, or it was never entered.
-        let _ = std::fs::remove_dir(&self.0);
+        // Whoever was in it ends with the part of the test, or soon after.
+        let until = Instant::now() + Duration::from_secs(5);
+        proc::until(|| std::fs::remove_dir(&self.0).is_ok() || Instant::now() > until);
     }
 }
 
