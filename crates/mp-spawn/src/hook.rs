@@ -196,6 +196,7 @@ fn report(text: &str) -> c_int {
     EXIT_NO_JOB
 }
 
+#[cfg(feature = "constructor")]
 type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 #[cfg(feature = "constructor")]
