@@ -21,7 +21,9 @@ use crate::library;
 use crate::program;
 use mp_shm::Session;
 use mp_shm::deliver::Record;
-use std::ffi::{c_char, c_int};
+#[cfg(feature = "constructor")]
+use std::ffi::c_char;
+use std::ffi::c_int;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
