@@ -7,7 +7,7 @@ use lexopt::ValueExt;
 
 use crate::builds::Build;
 use crate::run::{Call, Result, lasting};
-use crate::{arrows, behaviours, test};
+use crate::{arrows, behaviours, linking, test};
 
 /// One check; `run` tells whether there was anything to check.
 struct Step {
@@ -15,7 +15,7 @@ struct Step {
     run: fn() -> Result<bool>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "fmt", run: || cargo(&["fmt", "--all", "--check"]) },
     Step { name: "arrows", run: || arrows::check().map(|()| true) },
     Step {
@@ -27,6 +27,7 @@ const STEPS: [Step; 12] = [
     Step { name: "cargo-test", run: || cargo(&["test", "--workspace", "--tests", "--quiet"]) },
     Step { name: "fallbacks", run: fallbacks },
     Step { name: "docs", run: docs },
+    Step { name: "linking", run: || linking::check().map(|()| true) },
     Step { name: "loom", run: || Build::Loom.run() },
     Step { name: "crash", run: || Build::Crash.run() },
     Step { name: "kill", run: kill },

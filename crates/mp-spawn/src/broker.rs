@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "file descriptors by number")]
 
+use crate::hook;
 use crate::program::{borrowed, environment, executable};
 use mp_shm::Session;
 use mp_sys::setup::Setup;
@@ -21,6 +22,7 @@ const NAME: &str = "multiproc-fds";
 
 /// Starts the broker of a session, which takes `listener` over.
 pub(crate) fn start(session: Session, listener: BorrowedFd<'_>) -> io::Result<()> {
+    hook::check().map_err(io::Error::other)?;
     let (file, listener) = (above_standard(session.fd())?, above_standard(listener)?);
     let marker = format!("{MARKER}={}:{}", file.as_raw_fd(), listener.as_raw_fd());
     let environment = environment(&marker)?;
@@ -36,7 +38,7 @@ pub(crate) fn start(session: Session, listener: BorrowedFd<'_>) -> io::Result<()
 
 /// Is the broker until the session ends; the code to exit with.
 pub(crate) fn run(marker: &str) -> c_int {
-    let Some([file, listener]) = parse(marker) else { return crate::hook::EXIT_NO_JOB };
+    let Some([file, listener]) = parse(marker) else { return hook::EXIT_NO_JOB };
     // SAFETY: whoever started this process passed this descriptor for this alone; nothing else here has opened any yet, or knows of it.
     let file = unsafe { OwnedFd::from_raw_fd(file) };
     // SAFETY: as above; it is another one.
@@ -44,7 +46,7 @@ pub(crate) fn run(marker: &str) -> c_int {
     let kept = mp_sys::process::close_on_exec(&listener);
     let served = crate::panics::catch(|| mp_shm::fds::broker::run(file, listener));
     // Nobody is there to be told anything: clients find that it is gone.
-    if kept.is_ok() && matches!(served, Ok(Ok(()))) { 0 } else { crate::hook::EXIT_NO_JOB }
+    if kept.is_ok() && matches!(served, Ok(Ok(()))) { 0 } else { hook::EXIT_NO_JOB }
 }
 
 fn parse(marker: &str) -> Option<[RawFd; 2]> {

@@ -195,7 +195,12 @@ impl Child {
 
     /// Whether the kernel has ended processes for lack of memory since this one was started.
     pub(crate) fn saw_out_of_memory(&self) -> bool {
-        self.0.memory.killed_since() == Some(true)
+        let saw = self.0.memory.killed_since() == Some(true);
+        if saw {
+            // What is known is from before; the next one is not to be told of this again.
+            *MEMORY.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        saw
     }
 
     /// Lets the process run on when this program ends: `main` no longer waits for it. A daemon stays one.

@@ -87,7 +87,7 @@ pub(crate) fn reference(session: Session, address: usize) -> Result<u64, CodeErr
                 .into_iter()
                 .find(|object| object.holds_code_at(address))
                 .ok_or(CodeError::NoFile)?;
-            let file = ProgramFile { path: object.name.clone(), identity: object.identity.clone() };
+            let file = ProgramFile { path: object.path(), identity: object.identity.clone() };
             let number = session.number_of_program(&file).map_err(CodeError::Session)?;
             known.push(Known { session, number, object });
             known.len() - 1
@@ -118,10 +118,12 @@ pub(crate) fn resolve(session: Session, reference: u64) -> Result<usize, CodeErr
 }
 
 /// Finds a file among the loaded ones, loading it if it is not the main program.
-fn find(file: &ProgramFile) -> Result<Object, CodeError> {
-    let among_loaded = || object::loaded().into_iter().find(|object| object.name == file.path);
-    let found = match among_loaded() {
-        None if object::load(&file.path) => among_loaded(),
+pub(crate) fn find(file: &ProgramFile) -> Result<Object, CodeError> {
+    let at_path = || object::loaded().into_iter().find(|object| object.path() == file.path);
+    // What was loaded by another path before keeps that one.
+    let of_build = || object::loaded().into_iter().find(|object| object.identity == file.identity);
+    let found = match at_path() {
+        None if object::load(&file.path) => at_path().or_else(of_build),
         found => found,
     };
     let object = found.ok_or_else(|| CodeError::NotLoaded(file.path.clone()))?;

@@ -12,6 +12,9 @@ use std::{fmt, io};
 pub enum SpawnError {
     /// This program's children could not find their job: the hook has not run.
     NoHook,
+    /// The caller's copy of multiproc lies in a shared library of this path. The hook in that does nothing, so that it takes no job of the
+    /// executable's.
+    InLibrary(String),
     /// No memory in the session, or no part in it.
     Session(SessionError),
     /// The function cannot be named to another process.
@@ -30,6 +33,12 @@ impl fmt::Display for SpawnError {
                  call multiproc::init() first thing in main, or build with the feature `constructor` (a default) \
                  and link multiproc into the executable itself",
             ),
+            Self::InLibrary(path) => write!(
+                f,
+                "starting a process: the library {path} has a copy of multiproc of its own, whose children would not find their job; \
+                 start processes from the executable, which may name functions of the library, or call set_executable with a program \
+                 that has multiproc's hook (/proc/self/exe if this one has) first"
+            ),
             Self::Session(error) => write!(f, "starting a process: {error}"),
             Self::Code(error) => write!(f, "starting a process: {error}"),
             Self::Encode(error) => write!(f, "starting a process: {error}"),
@@ -41,7 +50,7 @@ impl fmt::Display for SpawnError {
 impl std::error::Error for SpawnError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::NoHook => None,
+            Self::NoHook | Self::InLibrary(_) => None,
             Self::Session(error) => Some(error),
             Self::Code(error) => Some(error),
             Self::Encode(error) => Some(error),

@@ -3,21 +3,27 @@
 //! With the feature `constructor` (a default) a function in the executable's `.init_array` looks for the marker in the environment.
 //! In a child it runs the job and exits; otherwise it only notes that it was there. So programs, tests, doc tests and benchmarks need
 //! no set-up. Without the feature, [`init`] at the top of `main` does the same; without either, a start is refused
-//! ([`SpawnError::NoHook`](crate::SpawnError::NoHook)), so that a program cannot start itself again and again.
+//! ([`SpawnError::NoHook`]), so that a program cannot start itself again and again.
 //!
-//! In the constructor: it acts only inside the main executable (a plugin has a copy of this crate and must not steal the job); the
+//! In the constructor: it acts only inside the main executable (a plugin has a copy of this crate and must not steal the job; one of its own
+//! is handed over to it, see [`set_executable`](crate::set_executable)); the
 //! marker is removed first, while there is one thread; constructors that come after ours run before the job, since a job expects
 //! a fully made program (the broker runs none of its code and does without); SIGPIPE is ignored, as Rust programs expect; panics are caught, for none may leave a constructor.
 
 #![expect(unsafe_code, reason = "a constructor, the environment, file descriptors by number")]
 
 use crate::broker;
+use crate::error::SpawnError;
 use crate::family::{self, Birth};
 use crate::forkserver;
 use crate::job;
+use crate::library;
+use crate::program;
 use mp_shm::Session;
 use mp_shm::deliver::Record;
-use std::ffi::{c_char, c_int};
+#[cfg(feature = "constructor")]
+use std::ffi::c_char;
+use std::ffi::c_int;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -92,9 +98,17 @@ impl Errand {
     }
 }
 
-/// Whether this program's children will find their jobs.
-pub(crate) fn has_run() -> bool {
-    RAN.load(Ordering::Relaxed)
+/// Whether this program's children will find their jobs; what is missing if not.
+pub(crate) fn check() -> Result<(), SpawnError> {
+    // With a program that was said to have the hook, unless this process shows that it has not: nobody has taken its marker.
+    let is_promised = || {
+        program::is_set()
+            && [MARKER, ZYGOTE, broker::MARKER].iter().all(|name| std::env::var_os(name).is_none())
+    };
+    if RAN.load(Ordering::Relaxed) || is_promised() {
+        return Ok(());
+    }
+    Err(library::own_path().map_or(SpawnError::NoHook, SpawnError::InLibrary))
 }
 
 /// Runs the job if this process was started for one, or is the broker of descriptors, and exits; returns at once otherwise.
@@ -103,6 +117,13 @@ pub(crate) fn has_run() -> bool {
 pub fn init() {
     RAN.store(true, Ordering::Relaxed);
     mp_shm::fds::set_starter(broker::start);
+    if let Some(text) = std::env::var_os(library::MARKER) {
+        // SAFETY: at the top of `main`, or in the constructor, no other thread reads the environment.
+        unsafe { std::env::remove_var(library::MARKER) };
+        let left = text.to_str().ok_or(String::from("no marker")).and_then(library::leave_to);
+        let nothing = || report("the library found no marker of its own in the environment");
+        std::process::exit(left.map_or_else(|text| report(&text), |()| nothing()));
+    }
     if let Some(text) = std::env::var_os(broker::MARKER) {
         // SAFETY: at the top of `main`, or in the constructor, no other thread reads the environment.
         unsafe { std::env::remove_var(broker::MARKER) };
@@ -177,6 +198,7 @@ fn report(text: &str) -> c_int {
     EXIT_NO_JOB
 }
 
+#[cfg(feature = "constructor")]
 type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 #[cfg(feature = "constructor")]

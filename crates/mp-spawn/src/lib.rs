@@ -17,8 +17,8 @@
 //!
 //! The same hook makes the processes of fork servers what they are, and starts the process that holds descriptors on their way between processes: see [`mp_shm::Fd`].
 //!
-//! Limits: Linux with glibc; a stack overflow in a child is reported as SIGSEGV; a child whose parent is killed runs on to its end, unless it is a
-//! daemon; a process that has replaced its program (`exec`) no longer dies with its parent.
+//! Limits: Linux with glibc; a stack overflow in a child is reported as SIGSEGV, and with `panic=abort` a panic as SIGABRT; a child
+//! whose parent is killed runs on to its end, unless it is a daemon; a process that has replaced its program (`exec`) no longer dies with its parent.
 
 mod broker;
 mod builder;
@@ -30,6 +30,7 @@ mod forkserver;
 mod handle;
 pub mod hook;
 mod job;
+mod library;
 mod method;
 pub mod panics;
 mod process;

@@ -95,9 +95,7 @@ impl<R: Message + 'static> Process<R> {
         f: fn(A) -> R,
         argument: A,
     ) -> Result<Self, SpawnError> {
-        if !hook::has_run() {
-            return Err(SpawnError::NoHook);
-        }
+        hook::check()?;
         reap_dropped();
         let session = builder.session.map_or_else(Session::current, Ok).map_err(SpawnError::Session)?;
         child::arrange_exit().map_err(SpawnError::Start)?;

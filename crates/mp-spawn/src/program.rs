@@ -3,6 +3,7 @@
 use crate::broker;
 use crate::builder::Builder;
 use crate::hook::{self, Marker};
+use crate::library;
 use mp_sys::process::Child;
 use mp_sys::setup::Setup;
 use mp_sys::start::{Program, start};
@@ -15,11 +16,17 @@ use std::sync::{Mutex, PoisonError};
 
 static EXECUTABLE: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Makes children run another executable than this process's own: for a library inside a program that is not ours. It must be the same
-/// build of the code that is called; that is checked in the child. A relative path is one from the directory that this process works in now.
+/// Makes children run another executable than this process's own: for a library inside a program that is not ours. A relative path is one from
+/// the directory that this process works in now.
+///
+/// That executable must have multiproc's hook. What children run must lie in the same build of the executable, or in a shared library, which
+/// the child loads; it is checked there. A library with multiproc linked into it, which a program loads while it runs, must call this before it starts
+/// processes: with `/proc/self/exe` if the program itself has the hook, with a program of its own that has it if not, and that is not static. The
+/// library must stay loaded, and the copies of multiproc in a process share nothing: handles of one are of no use to the other.
 pub fn set_executable(path: impl Into<PathBuf>) {
     let path = path.into();
     let path = std::path::absolute(&path).unwrap_or(path);
+    mp_shm::fds::set_starter(broker::start);
     *EXECUTABLE.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
 }
 
@@ -63,14 +70,19 @@ pub(crate) fn executable() -> io::Result<CString> {
     })
 }
 
+/// Whether children run another executable, one that was said to have the hook.
+pub(crate) fn is_set() -> bool {
+    EXECUTABLE.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
 /// The environment of this process, and a marker.
 pub(crate) fn environment(marker: &str) -> io::Result<Vec<CString>> {
     entries(own_environment(), marker)
 }
 
 fn own_environment() -> impl Iterator<Item = (OsString, OsString)> {
-    let ours = |name: &OsString| name == hook::MARKER || name == hook::ZYGOTE || name == broker::MARKER;
-    std::env::vars_os().filter(move |(name, _)| !ours(name))
+    const OURS: [&str; 4] = [hook::MARKER, hook::ZYGOTE, broker::MARKER, library::MARKER];
+    std::env::vars_os().filter(|(name, _)| OURS.iter().all(|ours| name != ours))
 }
 
 fn entries(
@@ -83,7 +95,7 @@ fn entries(
         entry.push(value);
         entry
     });
-    strings(entries.chain([OsString::from(marker)]))
+    strings(entries.chain([OsString::from(marker)]).chain(library::variable()))
 }
 
 fn strings(from: impl Iterator<Item = OsString>) -> io::Result<Vec<CString>> {

@@ -19,6 +19,8 @@ pub struct Object {
     pub identity: Vec<u8>,
     /// Address ranges that hold code.
     pub code: Vec<Range<usize>>,
+    /// Whether it names a loader, as every program does that is not static.
+    pub has_loader: bool,
 }
 
 impl Object {
@@ -26,6 +28,15 @@ impl Object {
     #[must_use]
     pub fn holds_code_at(&self, address: usize) -> bool {
         self.code.iter().any(|range| range.contains(&address))
+    }
+
+    /// Where the file lies, for processes that work in another directory, too: the loader's name, made absolute where the kernel tells how. Empty
+    /// for the main program.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let is_relative = self.name.contains('/') && !self.name.starts_with('/');
+        let found = is_relative.then(|| mapped_file(self.code.first()?.start)).flatten();
+        found.unwrap_or_else(|| self.name.clone())
     }
 
     /// Whether this is the main program.
@@ -53,6 +64,20 @@ pub fn load(path: &str) -> bool {
     }
     // SAFETY: loading runs the file's constructors, as it did in the process that named it; the path is null-terminated.
     !unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }.is_null()
+}
+
+/// The file that is mapped at `address`, of which `/proc/self/maps` has a line: `from-to permissions offset device inode path`.
+fn mapped_file(address: usize) -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (from, to) = range.split_once('-')?;
+        let number = |digits| usize::from_str_radix(digits, 16).ok();
+        let path = rest.find('/').map(|at| rest[at..].to_owned());
+        path.filter(|_| {
+            number(from).is_some_and(|from| from <= address) && number(to).is_some_and(|to| address < to)
+        })
+    })
 }
 
 /// Whether `address` lies in the main program. Cheaper than [`loaded`].
@@ -120,7 +145,8 @@ unsafe extern "C" fn collect(
     let identity = build_id.unwrap_or_else(|| hash(code.iter().map(|range| bytes(range.clone()))));
     // The loader lists the main program first and without a name; the virtual dso has one.
     let name = if objects.is_empty() { String::new() } else { name };
-    objects.push(Object { name, base, identity, code });
+    let has_loader = headers.iter().any(|header| header.p_type == libc::PT_INTERP);
+    objects.push(Object { name, base, identity, code, has_loader });
     0
 }
 
@@ -160,7 +186,7 @@ mod tests {
     #[test]
     fn the_main_program_is_first_and_holds_this_function() {
         let objects = loaded();
-        assert!(objects[0].is_main());
+        assert!(objects[0].is_main() && objects[0].has_loader);
         let here = the_main_program_is_first_and_holds_this_function as fn() as usize;
         assert!(objects[0].holds_code_at(here));
         assert!(!objects[0].holds_code_at(0));
@@ -168,6 +194,19 @@ mod tests {
         assert!(!main_program_holds(libc::getpid as *const () as usize));
         assert!(objects.iter().all(|object| object.identity.len() >= 8));
         assert!(objects.iter().skip(1).all(|object| !object.is_main()));
+    }
+
+    #[test]
+    fn a_path_from_the_working_directory_is_made_one_from_the_root() {
+        let library = loaded().into_iter().find(|object| object.name.contains("libc.so")).unwrap();
+        assert_eq!(library.path(), library.name);
+        let relative = Object { name: String::from("../libc.so"), ..library.clone() };
+        let found = relative.path();
+        assert!(found.starts_with('/') && found.contains("libc"), "{found}");
+        assert_eq!(mapped_file(0), None);
+        let not_mapped = Object { code: Vec::new(), ..relative };
+        assert_eq!(not_mapped.path(), "../libc.so");
+        assert_eq!(loaded()[0].path(), "", "the main program");
     }
 
     #[test]

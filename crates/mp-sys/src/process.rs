@@ -229,6 +229,12 @@ pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Whether this program has more rights than who started it (set-user-id, say), who is then not to be trusted: `AT_SECURE`.
+#[must_use]
+pub fn has_more_rights() -> bool {
+    crate::start::is_secure()
+}
+
 /// Tells this process's pid namespace from others: the low half of its inode, 0 without `/proc`.
 #[must_use]
 pub fn pid_namespace() -> u32 {

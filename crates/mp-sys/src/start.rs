@@ -176,6 +176,12 @@ pub(crate) fn restore_signals(mask: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
 }
 
+/// Whether the kernel told this program to be careful about who started it: `AT_SECURE`.
+pub(crate) fn is_secure() -> bool {
+    // SAFETY: reads what the kernel told the program at its start.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// Ignores `signal` in this process.
 pub(crate) fn ignore(signal: libc::c_int) {
     // SAFETY: ignoring a signal runs no code of ours.

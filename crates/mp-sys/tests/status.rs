@@ -173,6 +173,68 @@ fn a_library_that_reaps_everything_takes_no_status_away() {
     });
 }
 
+/// Whether the process is between two looks, and not in the wait for an end.
+fn is_in_a_sleep(pid: u32) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next().and_then(|number| number.parse().ok()) == Some(libc::SYS_clock_nanosleep)
+}
+
+/// A copy of this process, which is not the parent of its children: it waits for `child`, and exits with its code, or 200 if it is not told.
+fn copy_that_reaps(child: &Child, writer: &PipeWriter) -> u32 {
+    // SAFETY: the copy makes system calls alone, and ends by `_exit`.
+    let copy = unsafe { libc::fork() };
+    if copy != 0 {
+        return u32::try_from(copy).unwrap();
+    }
+    // SAFETY: the copy's own descriptor; else the child's input would have no end.
+    unsafe { libc::close(writer.as_raw_fd()) };
+    let code = match (child.reap(), child.try_reap()) {
+        (Ok(Ended::Exited(code)), Ok(Some(again))) if again == Ended::Exited(code) => code,
+        (Err(error), _) if error.raw_os_error() == Some(libc::ECHILD) => 200,
+        _ => 201,
+    };
+    // SAFETY: nothing of the parent's is to be run.
+    unsafe { libc::_exit(code) }
+}
+
+fn exit_code(pid: u32) -> i32 {
+    let mut status = 0;
+    // SAFETY: a child of this process that nobody else waits for.
+    assert!(unsafe { libc::waitpid(pid.cast_signed(), &raw mut status, 0) } > 0);
+    assert!(libc::WIFEXITED(status), "{status}");
+    libc::WEXITSTATUS(status)
+}
+
+#[test]
+fn who_is_not_the_parent_waits_until_the_parent_has_reaped() {
+    if part().is_none() {
+        let _watchdog = watchdog(LONG);
+        let name = "who_is_not_the_parent_waits_until_the_parent_has_reaped";
+        again(name, if kernel_tells() { "tells" } else { "cannot" }, "");
+        return again(name, "cannot", "no-pidfd-info");
+    }
+    let _watchdog = watchdog(LONG);
+    let tells = part().unwrap() == "tells";
+    let (child, writer) = child("exit 7");
+    let copy = copy_that_reaps(&child, &writer);
+    Task::leader(copy).wait_until_blocked();
+    drop(writer);
+    until(|| is_in_a_sleep(copy) || Task::leader(copy).state() == Some('Z'));
+    assert_ne!(Task::leader(copy).state(), Some('Z'), "it gave up although the status was still to come");
+    assert_eq!(child.reap().unwrap(), Ended::Exited(7));
+    assert_eq!(exit_code(copy), if tells { 7 } else { 200 });
+}
+
+#[test]
+fn a_status_is_given_up_when_the_parent_does_not_reap() {
+    let _watchdog = watchdog(LONG);
+    let (child, writer) = child("exit 7");
+    let copy = copy_that_reaps(&child, &writer);
+    drop(writer);
+    assert_eq!(exit_code(copy), 200);
+    assert_eq!(child.reap().unwrap(), Ended::Exited(7));
+}
+
 #[test]
 fn all_threads_that_reap_are_told_the_same() {
     let _watchdog = watchdog(LONG);
