@@ -8,20 +8,36 @@
 //!
 //! Every worker has a task channel of its own, with room for the task it runs and one more, so no lock is shared on the way of a task
 //! and it is always known which task a dead worker held: that task fails or is tried again, the one behind it goes to another
-//! worker, and a new worker takes the place of the dead.
+//! worker, and a new worker takes the place of the dead. Of a chunk of a `map` only the input fails that the worker was at.
 //!
-//! What it does not do yet: time-outs and cancelling of running tasks, recycling, initialisers, resizing, callbacks, shared output.
+//! | to | use |
+//! |---|---|
+//! | run one function | [`Pool::submit`], [`Pool::apply`]; what is submitted is a [`Task`]: wait, cancel, await, be called |
+//! | wait for several tasks | [`wait_any`], [`wait_all`], [`as_completed`], [`Pool::scope`] |
+//! | run a function for many inputs | [`Pool::map`], [`Pool::imap`], [`Pool::imap_unordered`], [`Pool::map_results`], [`ParMap::par_map`] |
+//! | keep something in each worker | [`PoolBuilder::initializer`], [`with_worker_state`], [`PoolBuilder::finalizer`], [`Pool::join_with`] |
+//! | see what goes on | [`Pool::stats`], [`Pool::timeline`] |
+//!
+//! What it does not do yet: inputs that are shared in place, and values that land in place; progress bars, `tracing` spans.
 #![forbid(unsafe_code)]
 
 mod builder;
+mod crew;
 mod dispatcher;
 mod error;
 mod map;
 mod pool;
+mod scope;
+mod state;
+mod stats;
 mod task;
 mod worker;
 
 pub use builder::PoolBuilder;
-pub use error::{MapError, PoolError, TaskError};
-pub use pool::{Pool, PoolStats};
-pub use task::Task;
+pub use error::{MapError, PoolError, TaskError, TaskErrorKind};
+pub use map::{Imap, ParMap};
+pub use pool::Pool;
+pub use scope::Scope;
+pub use stats::{PoolStats, Slow, WorkerStats};
+pub use task::{Task, as_completed, wait_all, wait_any, wait_any_timeout};
+pub use worker::{with_worker_state, worker_id};

@@ -1,16 +1,19 @@
-//! `map`: chunks of measured size, in the order of the inputs.
+//! `map` and its relatives: chunks of measured size.
 //!
 //! A hand-over to a worker costs some microseconds, so inputs travel in chunks. The first chunks are small; from how long they take
 //! follows the size that makes about [`CHUNK_NANOS`] of work. The end of a known number of inputs is cut finer, so that no worker idles
 //! while another works off a large last chunk.
 
 use crate::dispatcher::WINDOW;
-use crate::error::{MapError, TaskError};
-use crate::pool::Pool;
+use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
+use crate::pool::{Done, Pool, Settled};
 use crate::task::Task;
-use crate::worker::ChunkFailure;
+use crate::worker::ChunkResult;
 use mp_shm::Message;
-use std::collections::VecDeque;
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What a chunk should take, in nanoseconds.
 const CHUNK_NANOS: u64 = 1_000_000;
@@ -25,49 +28,212 @@ struct Chunk<R> {
     task: Task<Vec<R>>,
 }
 
-pub(crate) fn map<A: Message + Send + 'static, R: Message + 'static>(
-    pool: &Pool,
+/// Values of a function for many inputs, as they come: see [`Pool::imap`] and [`Pool::imap_unordered`].
+///
+/// Dropping it gives up what has not come.
+#[must_use = "iterators do nothing unless they are used"]
+pub struct Imap<'p, A, R, I> {
+    pool: &'p Pool,
     f: fn(A) -> R,
-    mut inputs: impl Iterator<Item = A>,
+    inputs: I,
+    is_ordered: bool,
+    in_flight: VecDeque<Chunk<R>>,
+    /// What has come and was not given out.
+    ready: VecDeque<Result<R, MapError>>,
+    /// How many inputs were taken.
+    taken: usize,
+    /// Inputs of the next chunk.
+    size: usize,
     fixed_size: Option<usize>,
-) -> Result<Vec<R>, MapError> {
-    let in_flight_max = pool.workers() * (WINDOW + 1);
-    let mut in_flight: VecDeque<Chunk<R>> = VecDeque::new();
-    let mut results = Vec::with_capacity(inputs.size_hint().0.min(1 << 24));
-    let mut taken = 0;
-    let mut size = fixed_size.unwrap_or(FIRST_CHUNK);
-    let mut more = true;
-    loop {
-        while more && in_flight.len() < in_flight_max {
-            let share = inputs.size_hint().0 / (pool.workers() * 2);
-            let len = if fixed_size.is_some() || share == 0 { size } else { size.min(share) };
-            let chunk: Vec<A> = inputs.by_ref().take(len).collect();
-            more = chunk.len() == len;
+    more: bool,
+    /// Why no more inputs can be taken: comes after all that were.
+    refused: Option<MapError>,
+    panicked: Option<Box<dyn Any + Send>>,
+}
+
+impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A>> Imap<'p, A, R, I> {
+    pub(crate) fn new(pool: &'p Pool, f: fn(A) -> R, inputs: I, is_ordered: bool) -> Self {
+        let fixed_size = pool.shared().settings.chunk_size;
+        Self {
+            pool,
+            f,
+            inputs,
+            is_ordered,
+            in_flight: VecDeque::new(),
+            ready: VecDeque::new(),
+            taken: 0,
+            size: fixed_size.unwrap_or(FIRST_CHUNK),
+            fixed_size,
+            more: true,
+            refused: None,
+            panicked: None,
+        }
+    }
+
+    /// Takes inputs until workers have enough to do.
+    fn fill(&mut self) {
+        let workers = self.pool.workers();
+        while self.more && self.in_flight.len() < workers * (WINDOW + 1) {
+            let share = self.inputs.size_hint().0 / (workers * 2);
+            let is_far = self.fixed_size.is_some() || share == 0;
+            let len = if is_far { self.size } else { self.size.min(share) };
+            let mut chunk = Vec::with_capacity(len);
+            // What the inputs' own code panics with comes when all before it have come.
+            let taken = catch_unwind(AssertUnwindSafe(|| chunk.extend(self.inputs.by_ref().take(len))));
+            self.panicked = taken.err();
+            self.more = chunk.len() == len && self.panicked.is_none();
             if chunk.is_empty() {
-                break;
+                return;
             }
-            let (first, len) = (taken, chunk.len());
-            taken += len;
-            let failed = |error| MapError { items: first..first + len, error: TaskError::Pool(error) };
-            let task = pool.submit_chunk(f, chunk).map_err(failed)?;
-            in_flight.push_back(Chunk { first, len, task });
-        }
-        let Some(Chunk { first, len, task }) = in_flight.pop_front() else { return Ok(results) };
-        let failed = |error| MapError { items: first..first + len, error };
-        let (message, nanos) = task.settle().map_err(failed)?;
-        match message.decode::<Result<Vec<R>, ChunkFailure>>() {
-            Ok(Ok(mut values)) => results.append(&mut values),
-            Ok(Err((at, failure))) => {
-                let item = first + usize::try_from(at).unwrap_or(0).min(len - 1);
-                return Err(MapError { items: item..item + 1, error: failure.into() });
+            let (first, len) = (self.taken, chunk.len());
+            self.taken += len;
+            match self.pool.submit_chunk(self.f, chunk) {
+                Ok(task) => self.in_flight.push_back(Chunk { first, len, task }),
+                Err(error) => {
+                    self.more = false;
+                    let error = TaskError::new(TaskErrorKind::Pool(error), 0);
+                    self.refused = Some(MapError { items: first..first + len, error });
+                }
             }
-            Err(error) => return Err(failed(TaskError::Decode(error))),
         }
-        if fixed_size.is_none() {
-            size = next_size(size, len, nanos);
+    }
+
+    /// Waits for the next chunk.
+    fn next_chunk(&mut self) -> Option<(usize, usize, Settled)> {
+        let place = if self.is_ordered {
+            0
+        } else {
+            let tasks: Vec<&Task<Vec<R>>> = self.in_flight.iter().map(|chunk| &chunk.task).collect();
+            crate::task::wait_any(&tasks)?
+        };
+        let Chunk { first, len, task } = self.in_flight.remove(place)?;
+        let settled = task.settle();
+        if let (Ok(done), None) = (&settled, self.fixed_size) {
+            self.size = next_size(self.size, len, done.nanos);
+        }
+        Some((first, len, settled))
+    }
+
+    /// Puts what came of a chunk behind what is ready.
+    fn spread(&mut self, first: usize, len: usize, settled: Settled) {
+        let (values, mut failures) = match unpack::<R>(settled) {
+            Ok(unpacked) => unpacked,
+            Err(error) => {
+                // Nobody knows which of them it was. The first one has the error itself.
+                let text = error.kind.to_string();
+                let mut error = Some(error);
+                self.ready.extend((0..len).map(|_| {
+                    let again = || TaskError::new(TaskErrorKind::Lost(text.clone()), 0);
+                    Err(MapError { items: first..first + len, error: error.take().unwrap_or_else(again) })
+                }));
+                return;
+            }
+        };
+        let mut values = values.into_iter();
+        for place in 0..len {
+            let item = first + place;
+            let failure = u32::try_from(place).ok().and_then(|place| failures.remove(&place));
+            match failure {
+                Some(error) => self.ready.push_back(Err(MapError { items: item..item + 1, error })),
+                None => self.ready.extend(values.next().map(Ok)),
+            }
         }
     }
 }
+
+type Unpacked<R> = (Vec<R>, HashMap<u32, TaskError>);
+
+/// The values of a chunk and its failures, by place.
+fn unpack<R: Message>(settled: Settled) -> Result<Unpacked<R>, TaskError> {
+    let Done { message, task, pid, attempts, lost, .. } = settled?;
+    let failed = |kind| TaskError { kind, task, pid: Some(pid), attempts };
+    match message.decode::<ChunkResult<R>>() {
+        Ok(Ok((values, failures))) => {
+            let failures = failures.into_iter().map(|(place, failure)| (place, failed(failure.into())));
+            Ok((values, failures.chain(lost).collect()))
+        }
+        Ok(Err(failure)) => Err(failed(failure.into())),
+        Err(error) => Err(failed(TaskErrorKind::Decode(error))),
+    }
+}
+
+impl<A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A>> Iterator
+    for Imap<'_, A, R, I>
+{
+    type Item = Result<R, MapError>;
+
+    /// # Panics
+    /// With what the inputs' own code panicked with.
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(result) = self.ready.pop_front() {
+                return Some(result);
+            }
+            self.fill();
+            let Some((first, len, settled)) = self.next_chunk() else {
+                if let Some(panicked) = self.panicked.take() {
+                    resume_unwind(panicked);
+                }
+                return self.refused.take().map(Err);
+            };
+            self.spread(first, len, settled);
+        }
+    }
+}
+
+impl<A, R, I> fmt::Debug for Imap<'_, A, R, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap").field("taken", &self.taken).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn map<A: Message + Send + 'static, R: Message + 'static>(
+    pool: &Pool,
+    f: fn(A) -> R,
+    inputs: impl Iterator<Item = A>,
+) -> Result<Vec<R>, MapError> {
+    let mut results = Vec::with_capacity(inputs.size_hint().0.min(1 << 24));
+    let mut chunks = Imap::new(pool, f, inputs, true);
+    loop {
+        chunks.fill();
+        let Some((first, len, settled)) = chunks.next_chunk() else { break };
+        match unpack::<R>(settled) {
+            Ok((mut values, failures)) if failures.is_empty() => results.append(&mut values),
+            Ok((_, failures)) => {
+                let (place, error) = failures.into_iter().min_by_key(|(place, _)| *place).unzip();
+                let item = first + place.and_then(|place| usize::try_from(place).ok()).unwrap_or(0);
+                let error =
+                    error.unwrap_or_else(|| TaskError::new(TaskErrorKind::Pool(PoolError::Closed), 0));
+                return Err(MapError { items: item..item + 1, error });
+            }
+            Err(error) => return Err(MapError { items: first..first + len, error }),
+        }
+    }
+    if let Some(panicked) = chunks.panicked.take() {
+        resume_unwind(panicked);
+    }
+    match chunks.refused.take() {
+        Some(refused) => Err(refused),
+        None => Ok(results),
+    }
+}
+
+/// `par_map` for iterators.
+pub trait ParMap: Iterator + Sized {
+    /// [`Pool::imap`] of this iterator's items.
+    fn par_map<R: Message + 'static>(
+        self,
+        pool: &Pool,
+        f: fn(Self::Item) -> R,
+    ) -> Imap<'_, Self::Item, R, Self>
+    where
+        Self::Item: Message + Send + 'static,
+    {
+        pool.imap(f, self)
+    }
+}
+
+impl<I: Iterator> ParMap for I {}
 
 /// The size for the next chunks, after one of `len` inputs took `nanos`. At most eight times the one before: a measurement of a few
 /// inputs says little.

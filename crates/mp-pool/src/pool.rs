@@ -1,99 +1,53 @@
-//! The pool: workers, tasks, and who drives the dispatcher.
+//! The pool: what its users call, and who drives the dispatcher.
 //!
 //! All state is behind one mutex. Results are read by one *driver* at a time: whoever waits for a result becomes the driver if there is
 //! none, reads results (its own and others') until its own is there, and hands the role on. So a submit and its answer cross
-//! processes twice. While nobody waits and tasks are queued that no worker has room for, a helper thread drives.
+//! processes twice. While nobody waits and tasks need it (they are queued and no worker has room; somebody is to be called or woken; there are
+//! time-outs) a helper thread drives. Callbacks and wakers are called without the mutex.
 //!
 //! Death of a worker: recovery takes its end of the task channel back, so that channel's receivers fall to zero; the driver, which a
 //! death wakes, sees that, takes in the results that are there, settles what the dispatcher says, and starts another worker. A worker
 //! that is still starting has no sentinel yet; while there is one, the driver also looks at its pidfd, at growing intervals.
 
 use crate::builder::PoolBuilder;
-use crate::dispatcher::{Dispatcher, Fate, TaskId, WINDOW, WorkerId};
-use crate::error::{MapError, PoolError, TaskError};
-use crate::map;
+use crate::dispatcher::{Dispatcher, TaskId, WINDOW};
+use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
+use crate::map::{self, Imap};
+use crate::scope::Scope;
+use crate::state::{Broken, Call, Claim, Entered, Limits, SendTask, State};
+pub(crate) use crate::state::{Done, Settled};
+use crate::stats::{PoolStats, Records};
 use crate::task::Task;
-use crate::worker::{self, Entry, READY, REFUSED};
-use mp_channel::dynamic::{self, DynMessage, DynReceiver, DynSender};
-use mp_channel::{RecvError, SendFailure};
+use crate::worker::{self, Assignment, Failure};
+use mp_channel::RecvError;
+use mp_channel::dynamic::{self, DynReceiver, DynSender};
 use mp_shm::{Message, Session};
 use mp_spawn::code::{FnRef, SealedCode};
-use mp_spawn::{JoinError, Process, SpawnError};
-use std::collections::HashMap;
+use mp_spawn::{Process, SpawnError};
+use mp_sys::poller;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-/// What became of a task: the worker's message and the nanoseconds it took, or why there is none.
-pub(crate) type Settled = Result<(DynMessage, u64), TaskError>;
-
-/// Sends a task to a worker; may be called again for another try.
-type Send = Box<dyn Fn(&DynSender, [u64; 4]) -> Result<(), SendFailure> + std::marker::Send>;
-
-struct Entered {
-    entry: SealedCode,
-    send: Send,
-    /// Nobody wants the value.
-    forgotten: bool,
-}
-
-struct Worker {
-    process: Process<()>,
-    tasks: DynSender,
-}
-
-/// Counts of what a pool has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PoolStats {
-    /// Tasks that ended with a message from their worker, a panic included. A chunk of a `map` is one task.
-    pub tasks_done: u64,
-    /// Tasks that ended without one: their worker died, or they could not be sent.
-    pub tasks_failed: u64,
-    /// Tries of tasks whose worker died, after the first.
-    pub tasks_retried: u64,
-    /// Workers started.
-    pub workers_started: u64,
-    /// Workers that died.
-    pub workers_lost: u64,
-}
-
-struct State {
-    dispatcher: Dispatcher,
-    workers: HashMap<WorkerId, Worker>,
-    tasks: HashMap<TaskId, Entered>,
-    settled: HashMap<TaskId, Settled>,
-    next_task: TaskId,
-    next_worker: WorkerId,
-    /// Somebody reads results.
-    driving: bool,
-    /// Threads asleep on the condition variable.
-    sleepers: usize,
-    helper: Option<std::thread::JoinHandle<()>>,
-    /// Deaths in the session when workers were last looked at.
-    deaths_seen: Option<u32>,
-    /// How long to wait before looking at starting workers again.
-    start_look: Duration,
-    /// Workers in a row that ended before they were ready.
-    failed_starts: usize,
-    closed: bool,
-    broken: Option<String>,
-    stats: PoolStats,
-}
+use std::task::Waker;
+use std::time::{Duration, Instant};
 
 /// What the pool's handle, its tasks and its helper thread share.
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// Something was settled, or nobody drives any more.
     changed: Condvar,
-    results: DynReceiver,
-    result_sender: DynSender,
-    size: usize,
-    chunk_size: Option<usize>,
+    /// The helper may be needed.
+    help: Condvar,
+    pub(crate) results: DynReceiver,
+    pub(crate) result_sender: DynSender,
+    pub(crate) settings: PoolBuilder,
+    pub(crate) limits: Limits,
     session: Session,
 }
 
 /// A pool of worker processes.
 ///
-/// Dropping it ends the workers: at once if tasks are unfinished, whose waiters then get an error.
+/// Dropping it ends the workers: at once if tasks are unfinished, whose waiters then get an error. [`join`](Self::join) lets them finish.
 ///
 /// # Examples
 /// ```
@@ -110,7 +64,9 @@ pub struct Pool {
 }
 
 /// First interval at which starting workers are looked at; doubles up to the last.
-const START_LOOK_FIRST: Duration = Duration::from_millis(1);
+pub(crate) const START_LOOK_FIRST: Duration = Duration::from_millis(1);
+/// How often room is made for workers that end.
+const DRAIN: Duration = Duration::from_millis(10);
 const START_LOOK_LAST: Duration = Duration::from_millis(100);
 
 impl Pool {
@@ -123,43 +79,56 @@ impl Pool {
     }
 
     /// For a pool with other settings.
-    #[must_use]
     pub fn builder() -> PoolBuilder {
         PoolBuilder::new()
     }
 
-    pub(crate) fn start(builder: &PoolBuilder) -> Result<Self, PoolError> {
-        let size = builder.worker_count();
+    pub(crate) fn start(settings: PoolBuilder) -> Result<Self, PoolError> {
+        let size = settings.worker_count();
         if size == 0 {
             return Err(PoolError::NoWorkers);
         }
-        // Room for all results there can be, so that no worker waits for a driver: its tasks, one result it sent just before it was
-        // killed, and the announcement that it is ready.
-        let (result_sender, results) = dynamic::channel(size * (WINDOW + 2)).map_err(PoolError::Channel)?;
+        let (result_sender, results) = results_of(size)?;
         let session = Session::current().map_err(|error| PoolError::Spawn(SpawnError::Session(error)))?;
+        let limits = Limits {
+            tasks_max: settings.tasks_max,
+            memory_max_kib: settings.memory_max.map(|bytes| bytes >> 10),
+            is_timed: settings.task_timeout.is_some() || settings.idle_timeout.is_some(),
+        };
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                dispatcher: Dispatcher::new(builder.retries),
+                dispatcher: Dispatcher::default(),
                 workers: HashMap::new(),
+                leaving: Vec::new(),
                 tasks: HashMap::new(),
                 settled: HashMap::new(),
+                finals: Vec::new(),
+                calls: Vec::new(),
+                wakes: Vec::new(),
                 next_task: 0,
                 next_worker: 0,
+                size,
+                in_background: 0,
+                has_unwanted: false,
                 driving: false,
-                sleepers: 0,
+                waiters: 0,
                 helper: None,
                 deaths_seen: None,
                 start_look: START_LOOK_FIRST,
                 failed_starts: 0,
+                start_failure: None,
+                deaths: VecDeque::new(),
                 closed: false,
+                over: false,
                 broken: None,
-                stats: PoolStats::default(),
+                records: Records::new(settings.has_timeline),
             }),
             changed: Condvar::new(),
+            help: Condvar::new(),
             results,
             result_sender,
-            size,
-            chunk_size: builder.chunk_size,
+            settings,
+            limits,
             session,
         });
         let pool = Self { shared };
@@ -172,71 +141,175 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Gives `f(argument)` to a worker.
+    /// Gives `f(argument)` to a worker. Waits first if there is a bound of [tasks in flight](PoolBuilder::in_flight).
     ///
     /// # Errors
-    /// The pool is broken, or the function cannot be named to another process.
-    pub fn submit<A: Message + std::marker::Send + 'static, R: Message + 'static>(
+    /// The pool is closed or broken, or the function cannot be named to another process.
+    pub fn submit<A: Message + Send + 'static, R: Message + 'static>(
         &self,
         f: fn(A) -> R,
         argument: A,
     ) -> Result<Task<R>, PoolError> {
         let entry = self.seal(worker::run_one::<A, R>)?;
         let message = (FnRef::new(f), argument);
-        self.enter(entry, Box::new(move |tasks, tag| tasks.try_send(tag, &message)))
+        self.enter(entry, false, Box::new(move |tasks, tag, _| tasks.try_send(tag, &message)))
+    }
+
+    /// Runs `f(argument)` in a worker and waits for its value: [`submit`](Self::submit) and [`Task::get`].
+    ///
+    /// # Errors
+    /// [`TaskError`] tells why there is none.
+    pub fn apply<A: Message + Send + 'static, R: Message + 'static>(
+        &self,
+        f: fn(A) -> R,
+        argument: A,
+    ) -> Result<R, TaskError> {
+        let task = self.submit(f, argument);
+        task.map_err(|error| TaskError::new(TaskErrorKind::Pool(error), 0))?.get()
     }
 
     /// Gives a chunk of arguments to one worker.
-    pub(crate) fn submit_chunk<A: Message + std::marker::Send + 'static, R: Message + 'static>(
+    pub(crate) fn submit_chunk<A: Message + Send + 'static, R: Message + 'static>(
         &self,
         f: fn(A) -> R,
         arguments: Vec<A>,
     ) -> Result<Task<Vec<R>>, PoolError> {
         let entry = self.seal(worker::run_chunk::<A, R>)?;
-        let message = (FnRef::new(f), arguments);
-        self.enter(entry, Box::new(move |tasks, tag| tasks.try_send(tag, &message)))
+        let message: Mutex<worker::Chunk<A, R>> = Mutex::new((FnRef::new(f), arguments, Vec::new()));
+        let send: SendTask = Box::new(move |tasks, tag, skips| {
+            let mut message = message.lock().unwrap_or_else(PoisonError::into_inner);
+            message.2 = skips.to_vec();
+            tasks.try_send(tag, &*message)
+        });
+        self.enter(entry, true, send)
     }
 
-    fn seal(&self, entry: fn(worker::Assignment)) -> Result<SealedCode, PoolError> {
-        Entry::new(entry).seal(self.shared.session).map_err(|error| PoolError::Spawn(SpawnError::Code(error)))
+    fn seal(&self, entry: fn(Assignment)) -> Result<SealedCode, PoolError> {
+        worker::seal(self.shared.session, entry).map_err(|error| PoolError::Spawn(SpawnError::Code(error)))
     }
 
-    fn enter<R>(&self, entry: SealedCode, send: Send) -> Result<Task<R>, PoolError> {
-        let mut state = self.shared.lock();
-        if let Some(text) = &state.broken {
-            return Err(PoolError::Broken(text.clone()));
+    fn enter<R>(&self, entry: SealedCode, is_chunk: bool, send: SendTask) -> Result<Task<R>, PoolError> {
+        let shared = &self.shared;
+        if let Some(most) = shared.settings.in_flight {
+            // A broken or closed pool has none that are unfinished.
+            shared.wait_for(None, |state| (state.dispatcher.unfinished() < most).then_some(()));
+        }
+        let mut state = shared.lock();
+        if let Some(broken) = &state.broken {
+            return Err(broken.error());
+        }
+        if state.closed {
+            return Err(PoolError::Closed);
         }
         let id = state.next_task;
         state.next_task += 1;
-        state.tasks.insert(id, Entered { entry, send, forgotten: false });
+        let entered = Entered {
+            entry,
+            send,
+            claim: Claim::Handle,
+            waker: None,
+            attempts: 0,
+            pid: None,
+            is_kept: false,
+            is_chunk,
+            charged: HashMap::new(),
+            skips: Vec::new(),
+            lost: Vec::new(),
+        };
+        state.tasks.insert(id, entered);
         state.dispatcher.submit(id);
-        state.assign();
-        if state.dispatcher.queued() > 0 && !state.driving {
-            self.shared.call_helper(&mut state)?;
+        state.assign(shared.limits);
+        if state.dispatcher.queued() > 0 {
+            shared.fill(&mut state);
+            state.assign(shared.limits);
         }
-        drop(state);
-        Ok(Task::new(self.shared.clone(), id))
+        shared.call_helper(&mut state)?;
+        shared.release(state);
+        Ok(Task::new(shared.clone(), id))
     }
 
-    /// Applies `f` to every input, in worker processes; gives the values in the order of the inputs.
+    /// Applies `f` to every input, in worker processes; gives the values in the order of the inputs. (A function of several arguments takes a tuple
+    /// apart: `pool.map(|(a, b): (u32, u32)| add(a, b), pairs)`.)
     ///
-    /// Inputs are taken from the iterator as workers get through with them, in chunks of about a millisecond's work.
+    /// Inputs are taken from the iterator as workers get through with them, in chunks of about a millisecond's work. When a worker is lost, the other
+    /// inputs of its chunk are run once more.
     ///
     /// # Errors
-    /// [`MapError`]: the first task, in the order of the inputs, that has no values. A panic names its input; a worker's death names the
-    /// inputs of its chunk.
-    pub fn map<A: Message + std::marker::Send + 'static, R: Message + 'static>(
+    /// [`MapError`]: the first input that has no value. (All of a chunk if its worker died before it began the first.)
+    pub fn map<A: Message + Send + 'static, R: Message + 'static>(
         &self,
         f: fn(A) -> R,
         inputs: impl IntoIterator<Item = A>,
     ) -> Result<Vec<R>, MapError> {
-        map::map(self, f, inputs.into_iter(), self.shared.chunk_size)
+        map::map(self, f, inputs.into_iter())
     }
 
-    /// The number of workers.
+    /// [`map`](Self::map) that gives all values there are, and for each other input why there is none.
+    pub fn map_results<A: Message + Send + 'static, R: Message + 'static>(
+        &self,
+        f: fn(A) -> R,
+        inputs: impl IntoIterator<Item = A>,
+    ) -> Vec<Result<R, MapError>> {
+        self.imap(f, inputs).collect()
+    }
+
+    /// [`map`](Self::map) as an iterator: values come in the order of the inputs, as soon as they are there. Inputs are taken as values are.
+    pub fn imap<A: Message + Send + 'static, R: Message + 'static, I: IntoIterator<Item = A>>(
+        &self,
+        f: fn(A) -> R,
+        inputs: I,
+    ) -> Imap<'_, A, R, I::IntoIter> {
+        Imap::new(self, f, inputs.into_iter(), true)
+    }
+
+    /// [`imap`](Self::imap) with values in the order in which they come.
+    pub fn imap_unordered<A: Message + Send + 'static, R: Message + 'static, I: IntoIterator<Item = A>>(
+        &self,
+        f: fn(A) -> R,
+        inputs: I,
+    ) -> Imap<'_, A, R, I::IntoIter> {
+        Imap::new(self, f, inputs.into_iter(), false)
+    }
+
+    /// Calls `body` with a scope to submit tasks in, and waits until all of them are done.
+    pub fn scope<T>(&self, body: impl FnOnce(&Scope<'_>) -> T) -> T {
+        let scope = Scope::new(self);
+        body(&scope)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The number of workers that there are to be.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.shared.size
+        self.shared.lock().size
+    }
+
+    /// Changes the number of workers, to at least 1. More are started at once; of those too many each ends when it has done what it has.
+    ///
+    /// # Errors
+    /// A worker could not be started; the others are.
+    pub fn resize(&self, workers: usize) -> Result<(), PoolError> {
+        if workers == 0 {
+            return Err(PoolError::NoWorkers);
+        }
+        let mut state = self.shared.lock();
+        state.size = workers;
+        let mut active: Vec<_> = state.dispatcher.active().collect();
+        active.sort_by_key(|&worker| (state.dispatcher.load(worker), std::cmp::Reverse(worker)));
+        for &worker in active.iter().take(active.len().saturating_sub(workers)) {
+            state.dispatcher.retire(worker);
+        }
+        self.shared.let_go(&mut state);
+        let missing = workers.saturating_sub(active.len());
+        for _ in 0..missing {
+            self.shared.start_worker(&mut state)?;
+        }
+        state.assign(self.shared.limits);
+        self.shared.release(state);
+        Ok(())
     }
 
     /// Process ids of the workers. One that has died is replaced, under another id, when somebody waits for a task.
@@ -245,127 +318,144 @@ impl Pool {
         self.shared.lock().workers.values().map(|worker| worker.process.pid()).collect()
     }
 
-    /// What the pool has done so far.
+    /// What the pool has done so far; printed it is a table.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.shared.lock().stats
+        self.shared.lock().records.stats()
     }
+
+    /// A picture (SVG) of who worked on what when; `None` if the pool [keeps no timeline](PoolBuilder::timeline).
+    #[must_use]
+    pub fn timeline(&self) -> Option<String> {
+        self.shared.lock().records.timeline()
+    }
+
+    /// Takes no more tasks. Those that were submitted are run.
+    pub fn close(&self) {
+        self.shared.lock().closed = true;
+    }
+
+    /// Takes no more tasks, waits until those that were submitted are done, and until the workers have ended.
+    ///
+    /// # Errors
+    /// The pool is broken.
+    pub fn join(self) -> Result<(), PoolError> {
+        self.shared.finish()
+    }
+
+    /// [`join`](Self::join) that gives the values of the workers' [finalizers](PoolBuilder::finalizer), of those included that were replaced before.
+    ///
+    /// # Errors
+    /// The pool is broken; a finalizer failed, or gives another type.
+    pub fn join_with<F: Message>(self) -> Result<Vec<F>, PoolError> {
+        self.shared.finish()?;
+        let finals = std::mem::take(&mut self.shared.lock().finals);
+        let value = |message: mp_channel::dynamic::DynMessage| match message.decode::<Result<F, Failure>>() {
+            Ok(value) => value.map_err(|failure| PoolError::Worker(Box::new(failure.into()))),
+            Err(error) => Err(PoolError::Worker(Box::new(TaskErrorKind::Decode(error)))),
+        };
+        finals.into_iter().map(value).collect()
+    }
+
+    /// Ends the workers at once, whatever they do. Tasks that are not done fail.
+    pub fn terminate(self) {
+        self.shared.close(true);
+    }
+}
+
+/// A channel for the results of so many workers, with room for all there can be, so that no worker waits for a driver: its tasks, one result
+/// that it sent just before it was killed, the announcement that it is ready, and what its finalizer gives.
+fn results_of(size: usize) -> Result<(DynSender, DynReceiver), PoolError> {
+    dynamic::channel(size.max(16) * (WINDOW + 3)).map_err(PoolError::Channel)
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("workers", &self.shared.size).finish_non_exhaustive()
+        f.debug_struct("Pool").field("workers", &self.workers()).finish_non_exhaustive()
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.close();
-    }
-}
-
-impl State {
-    /// Sends queued tasks to workers that have room.
-    fn assign(&mut self) {
-        while let Some((worker, task)) = self.dispatcher.assign() {
-            let (Some(entered), Some(to)) = (self.tasks.get(&task), self.workers.get(&worker)) else {
-                continue;
-            };
-            let tag = [task, entered.entry[0], entered.entry[1], 0];
-            // Encoding runs the argument's own code, which may panic.
-            let sent = mp_spawn::panics::catch(|| (entered.send)(&to.tasks, tag)).unwrap_or_else(|panic| {
-                Err(SendFailure::Encode(mp_shm::codec::EncodeError::Value(panic.to_string())))
-            });
-            match sent {
-                // A worker that has just died: its death will be reported, and the task with it.
-                Ok(()) | Err(SendFailure::Disconnected) => {}
-                Err(failure) => {
-                    self.dispatcher.finished(worker, task);
-                    self.settle(task, Err(TaskError::Encode(failure)));
-                }
-            }
-        }
-    }
-
-    fn settle(&mut self, task: TaskId, settled: Settled) {
-        match settled {
-            Ok(_) => self.stats.tasks_done += 1,
-            Err(_) => self.stats.tasks_failed += 1,
-        }
-        let wanted = self.tasks.remove(&task).is_some_and(|entered| !entered.forgotten);
-        if wanted {
-            self.settled.insert(task, settled);
-        }
-    }
-
-    /// Takes in a message from a worker.
-    fn take_in(&mut self, message: DynMessage) {
-        let [task, worker, what, nanos] = message.tag();
-        if what == READY {
-            self.dispatcher.worker_ready(worker);
-            self.failed_starts = 0;
-            return;
-        }
-        if !self.tasks.contains_key(&task) {
-            // The second result of a task that was tried again while the first was on its way.
-            return;
-        }
-        self.dispatcher.finished(worker, task);
-        let settled = if what == REFUSED {
-            Err(TaskError::Refused(message.decode::<String>().unwrap_or_else(|error| error.to_string())))
-        } else {
-            Ok((message, nanos))
-        };
-        self.settle(task, settled);
+        let is_busy = self.shared.lock().dispatcher.unfinished() > 0;
+        self.shared.close(is_busy);
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        state.sleepers += 1;
-        let mut state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        state.sleepers -= 1;
-        state
-    }
-
-    fn wake(&self, state: &State) {
-        if state.sleepers > 0 {
-            self.changed.notify_all();
+    /// Gives the mutex back, and then calls and wakes who is to be.
+    pub(crate) fn release(&self, mut state: MutexGuard<'_, State>) {
+        let (calls, wakes) = (std::mem::take(&mut state.calls), std::mem::take(&mut state.wakes));
+        drop(state);
+        wakes.into_iter().for_each(poller::wake);
+        for (call, settled) in calls {
+            // The panic hook has said what there is to say.
+            let _ = mp_spawn::panics::catch(|| call(settled));
         }
     }
 
-    fn start_worker(&self, state: &mut State) -> Result<(), PoolError> {
-        let (tasks, receiver) = dynamic::channel(WINDOW).map_err(PoolError::Channel)?;
-        let id = state.next_worker;
-        state.next_worker += 1;
-        // Whatever ends this process, no worker outlives it.
-        let builder = Process::builder().daemon(true).name(format!("worker-{id}"));
-        let process = builder
-            .spawn(worker::main, (id, receiver, self.result_sender.clone()))
-            .map_err(PoolError::Spawn)?;
-        state.workers.insert(id, Worker { process, tasks });
-        state.dispatcher.worker_started(id);
-        state.stats.workers_started += 1;
-        state.start_look = START_LOOK_FIRST;
-        Ok(())
+    /// [`release`](Self::release), and takes the mutex again, if there is anybody to call.
+    fn pause<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if state.calls.is_empty() && state.wakes.is_empty() {
+            return state;
+        }
+        self.release(state);
+        self.lock()
+    }
+
+    /// Waits until `found` gives something, as the driver if there is none; `None` after `until`.
+    pub(crate) fn wait_for<T>(
+        &self,
+        until: Option<Instant>,
+        mut found: impl FnMut(&mut State) -> Option<T>,
+    ) -> Option<T> {
+        let mut state = self.lock();
+        loop {
+            let result = found(&mut state);
+            if result.is_some() || until.is_some_and(|until| until <= Instant::now()) {
+                if state.needs_help(self.limits, self.settings.idle_timeout.is_some()) {
+                    self.help.notify_one();
+                    // Others that wait may take over, too.
+                    self.changed.notify_one();
+                } else if !state.driving && state.waiters > 0 {
+                    self.changed.notify_one();
+                }
+                self.release(state);
+                return result;
+            }
+            state = if state.driving { self.sleep(state, until) } else { self.drive(state, until) };
+            state = self.pause(state);
+        }
+    }
+
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>, until: Option<Instant>) -> MutexGuard<'a, State> {
+        state.waiters += 1;
+        let mut state = match until {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        state.waiters -= 1;
+        state
     }
 
     /// Waits until a task is settled.
     pub(crate) fn wait(&self, task: TaskId) -> Settled {
-        let mut state = self.lock();
-        loop {
-            if let Some(settled) = state.settled.remove(&task) {
-                return settled;
-            }
-            if !state.tasks.contains_key(&task) {
-                return Err(TaskError::Pool(PoolError::Closed));
-            }
-            state = if state.driving { self.sleep(state) } else { self.drive(state) };
-        }
+        let settled = self.wait_for(None, |state| {
+            let settled = state.settled.remove(&task);
+            settled.or_else(|| (!state.tasks.contains_key(&task)).then(|| Err(self.closed(task))))
+        });
+        settled.unwrap_or_else(|| Err(self.closed(task)))
+    }
+
+    fn closed(&self, task: TaskId) -> TaskError {
+        TaskError::new(TaskErrorKind::Pool(PoolError::Closed), task)
     }
 
     pub(crate) fn is_settled(&self, task: TaskId) -> bool {
@@ -373,170 +463,235 @@ impl Shared {
         if !state.driving {
             self.take_in_what_is_there(&mut state);
         }
-        state.settled.contains_key(&task) || !state.tasks.contains_key(&task)
+        let is_settled = state.is_settled(task);
+        self.announce(&state);
+        self.release(state);
+        is_settled
+    }
+
+    pub(crate) fn cancel(&self, task: TaskId) -> bool {
+        let mut state = self.lock();
+        if !state.driving {
+            self.take_in_what_is_there(&mut state);
+        }
+        let was_there = state.stop(task, TaskErrorKind::Cancelled);
+        self.announce(&state);
+        self.release(state);
+        was_there
     }
 
     pub(crate) fn forget(&self, task: TaskId) {
         let mut state = self.lock();
         state.settled.remove(&task);
-        if state.dispatcher.forget(task) {
-            state.tasks.remove(&task);
+        let is_kept = state.tasks.get(&task).is_some_and(|entered| entered.is_kept);
+        if !is_kept && state.dispatcher.withdraw(task) {
+            let was_awaited = state.tasks.remove(&task).is_some_and(|entered| entered.waker.is_some());
+            state.in_background -= usize::from(was_awaited);
         } else if let Some(entered) = state.tasks.get_mut(&task) {
-            entered.forgotten = true;
+            entered.claim = Claim::Nobody;
         }
     }
 
+    /// Has a task run although its handle is dropped.
+    pub(crate) fn keep(&self, task: TaskId) {
+        if let Some(entered) = self.lock().tasks.get_mut(&task) {
+            entered.is_kept = true;
+        }
+    }
+
+    pub(crate) fn session(&self) -> Session {
+        self.session
+    }
+
+    pub(crate) fn call_when_settled(self: &Arc<Self>, task: TaskId, call: Call) {
+        let mut state = self.lock();
+        if let Some(settled) = state.settled.remove(&task) {
+            state.calls.push((call, settled));
+        } else if let Some(entered) = state.tasks.get_mut(&task) {
+            let was_awaited = entered.waker.is_some();
+            entered.claim = Claim::Call(call);
+            state.in_background += usize::from(!was_awaited);
+            self.call_helper_or_break(&mut state);
+        } else {
+            let closed = Err(self.closed(task));
+            state.calls.push((call, closed));
+        }
+        self.release(state);
+    }
+
+    /// What became of a task, or `None`, and `waker` is woken when it is known.
+    pub(crate) fn poll(self: &Arc<Self>, task: TaskId, waker: &Waker) -> Option<Settled> {
+        let mut state = self.lock();
+        if !state.driving {
+            self.take_in_what_is_there(&mut state);
+        }
+        let settled = match state.settled.remove(&task) {
+            Some(settled) => Some(settled),
+            None => match state.tasks.get_mut(&task) {
+                Some(entered) => {
+                    let was_awaited = entered.waker.replace(waker.clone()).is_some();
+                    state.in_background += usize::from(!was_awaited);
+                    self.call_helper_or_break(&mut state);
+                    None
+                }
+                None => Some(Err(self.closed(task))),
+            },
+        };
+        self.announce(&state);
+        self.release(state);
+        settled
+    }
+
     /// Waits for one thing to happen and takes it in, as the driver.
-    fn drive<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn drive<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
         // Read before the workers are looked at: a death after that ends the wait.
         let deaths = self.results.deaths();
         let starting = state.workers.keys().any(|&worker| !state.dispatcher.is_ready(worker));
         if starting || state.deaths_seen != Some(deaths) {
             state.deaths_seen = Some(deaths);
             if self.bury(&mut state) {
-                state.assign();
-                self.wake(&state);
+                state.assign(self.limits);
+                self.announce(&state);
                 return state;
             }
         }
-        let deadline = starting.then(|| {
+        let look = starting.then(|| {
             let look = state.start_look;
             state.start_look = (look * 2).min(START_LOOK_LAST);
-            look
+            Instant::now() + look
         });
+        let timer = self.tend(&mut state);
+        let until = [look, timer, until].into_iter().flatten().min();
         state.driving = true;
         drop(state);
-        let received = self.results.recv_or_death(deaths, deadline);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let received = self.results.recv_or_death(deaths, left);
         let mut state = self.lock();
         state.driving = false;
         match received {
             Ok(message) => {
-                state.take_in(message);
+                state.take_in(message, self.limits);
                 self.take_in_what_is_there(&mut state);
             }
             Err(RecvError::Death | RecvError::Empty) => {}
-            Err(error) => self.break_down(&mut state, &error.to_string()),
+            Err(error) => self.break_down(&mut state, Broken::Text(error.to_string())),
         }
-        state.assign();
-        self.wake(&state);
+        self.announce(&state);
         state
+    }
+
+    fn announce(&self, state: &State) {
+        if state.waiters > 0 {
+            self.changed.notify_all();
+        }
     }
 
     fn take_in_what_is_there(&self, state: &mut State) {
         while let Ok(message) = self.results.try_recv() {
-            state.take_in(message);
+            state.take_in(message, self.limits);
         }
-        state.assign();
+        self.let_go(state);
+        state.assign(self.limits);
     }
 
-    /// Replaces workers that have died; says whether there were any.
-    fn bury(&self, state: &mut State) -> bool {
-        let dead: Vec<WorkerId> = state
-            .workers
-            .iter()
-            .filter(|(id, worker)| {
-                worker.tasks.is_disconnected()
-                    || (!state.dispatcher.is_ready(**id) && worker.process.is_finished())
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for &id in &dead {
-            // What the dead had sent counts.
-            while let Ok(message) = self.results.try_recv() {
-                state.take_in(message);
-            }
-            let Some(worker) = state.workers.remove(&id) else { continue };
-            let was_ready = state.dispatcher.is_ready(id);
-            let pid = worker.process.pid();
-            let cause = worker.process.join().err().unwrap_or(JoinError::Exited(0));
-            state.stats.workers_lost += 1;
-            if !was_ready {
-                state.failed_starts += 1;
-            }
-            let text = cause.to_string();
-            let mut cause = Some(cause);
-            for fate in state.dispatcher.died(id) {
-                match fate {
-                    Fate::Requeued(_) => {}
-                    Fate::Retried(_) => state.stats.tasks_retried += 1,
-                    // At most one task is lost with a worker.
-                    Fate::Lost(task) => {
-                        let cause = cause.take().unwrap_or(JoinError::Lost);
-                        state.settle(task, Err(TaskError::WorkerDied { pid, cause }));
-                    }
-                }
-            }
-            if state.closed {
-                continue;
-            }
-            if state.failed_starts > self.size.max(4) * 2 {
-                self.break_down(state, &text);
-            } else if let Err(error) = self.start_worker(state) {
-                self.break_down(state, &error.to_string());
-            }
-        }
-        !dead.is_empty()
-    }
-
-    /// Gives up: no task can be done any more.
-    fn break_down(&self, state: &mut State, text: &str) {
-        state.broken = Some(text.to_owned());
-        let unfinished: Vec<TaskId> = state.tasks.keys().copied().collect();
-        for task in unfinished {
-            state.dispatcher.forget(task);
-            state.settle(task, Err(TaskError::Pool(PoolError::Broken(text.to_owned()))));
-        }
-    }
-
-    /// Makes sure that tasks go to workers although nobody waits.
+    /// Makes sure that tasks are seen to although nobody waits.
     fn call_helper(self: &Arc<Self>, state: &mut State) -> Result<(), PoolError> {
+        if !state.needs_help(self.limits, self.settings.idle_timeout.is_some()) {
+            return Ok(());
+        }
         if state.helper.is_none() {
             let shared = self.clone();
             let helper = std::thread::Builder::new().name("mp-pool".to_owned()).spawn(move || shared.help());
             state.helper = Some(helper.map_err(PoolError::Thread)?);
         } else {
-            self.wake(state);
+            self.help.notify_one();
         }
         Ok(())
     }
 
-    fn help(&self) {
-        let mut state = self.lock();
-        while !state.closed {
-            let needed = state.dispatcher.queued() > 0 && !state.driving;
-            state = if needed { self.drive(state) } else { self.sleep(state) };
+    fn call_helper_or_break(self: &Arc<Self>, state: &mut State) {
+        if let Err(error) = self.call_helper(state) {
+            self.break_down(state, Broken::Text(error.to_string()));
         }
     }
 
-    fn close(&self) {
+    fn help(&self) {
+        let mut state = self.lock();
+        while !state.over {
+            let needed = state.needs_help(self.limits, self.settings.idle_timeout.is_some());
+            state = if needed {
+                let state = self.drive(state, None);
+                self.pause(state)
+            } else {
+                self.help.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+    }
+
+    /// Lets all tasks be done and all workers end.
+    fn finish(&self) -> Result<(), PoolError> {
+        self.lock().closed = true;
+        self.wait_for(None, |state| (state.dispatcher.unfinished() == 0).then_some(()));
+        let mut state = self.lock();
+        let workers: Vec<_> = state.workers.keys().copied().collect();
+        for worker in workers {
+            state.dispatcher.retire(worker);
+        }
+        self.let_go(&mut state);
+        let leaving = std::mem::take(&mut state.leaving);
+        let broken = state.broken.clone();
+        self.release(state);
+        self.see_off(leaving);
+        broken.map_or(Ok(()), |broken| Err(broken.error()))
+    }
+
+    /// Waits for the end of workers that were let go of. What they still send is taken in, so that none waits for room.
+    fn see_off(&self, processes: Vec<Process<()>>) {
+        for process in processes {
+            // An error means that it is not to be waited for.
+            while process.wait_timeout(DRAIN).is_ok_and(|has_ended| !has_ended) {
+                let mut state = self.lock();
+                self.take_in_what_is_there(&mut state);
+                self.release(state);
+            }
+            // How it ends is nobody's concern any more: it has done all its tasks.
+            let _ = process.join();
+        }
+        let mut state = self.lock();
+        self.take_in_what_is_there(&mut state);
+        self.release(state);
+    }
+
+    /// Ends everything.
+    fn close(&self, kills: bool) {
         let mut state = self.lock();
         state.closed = true;
-        let unfinished = state.dispatcher.unfinished() > 0;
-        let workers: Vec<Worker> = state.workers.drain().map(|(_, worker)| worker).collect();
+        state.over = true;
+        let mut processes: Vec<Process<()>> = std::mem::take(&mut state.leaving);
+        // Dropping its task channel tells an idle worker to end.
+        processes.extend(state.workers.drain().map(|(_, worker)| worker.process));
         let tasks: Vec<TaskId> = state.tasks.keys().copied().collect();
         for task in tasks {
-            state.dispatcher.forget(task);
-            state.settle(task, Err(TaskError::Pool(PoolError::Closed)));
+            state.dispatcher.cancel(task);
+            state.fail(task, TaskErrorKind::Pool(PoolError::Closed));
         }
         let helper = state.helper.take();
         self.changed.notify_all();
-        drop(state);
-        let processes: Vec<Process<()>> = workers
-            .into_iter()
-            .map(|worker| {
-                if unfinished {
-                    // One that has ended meanwhile is no error, and of one that cannot be killed we can only wait for the end.
-                    let _ = worker.process.kill();
-                }
-                // Dropping its task channel tells an idle worker to end.
-                worker.process
-            })
-            .collect();
-        for process in processes {
-            // However it ends: nobody waits for anything from it.
-            let _ = process.join();
+        self.help.notify_all();
+        self.release(state);
+        for process in &processes {
+            if kills {
+                // One that has ended meanwhile is no error, and of one that cannot be killed we can only wait for the end.
+                let _ = process.kill();
+            }
         }
-        if let Some(helper) = helper {
+        self.see_off(processes);
+        // From a callback, the helper itself may be the one that drops the pool.
+        if let Some(helper) = helper.filter(|helper| helper.thread().id() != std::thread::current().id()) {
             // A panic in it has been printed; there is nobody else to tell.
             let _ = helper.join();
         }

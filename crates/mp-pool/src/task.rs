@@ -1,14 +1,19 @@
 //! A submitted task, as its submitter sees it.
 
-use crate::error::TaskError;
-use crate::pool::{Settled, Shared};
+use crate::error::{TaskError, TaskErrorKind};
+use crate::pool::{Done, Settled, Shared};
 use crate::worker::Failure;
 use mp_shm::Message;
 use std::fmt;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-/// A task that was submitted to a pool. Dropping it means that nobody wants its value: a task that no worker has yet is not run.
+/// A task that was submitted to a pool. As a future, of any runtime, it gives what [`get`](Self::get) gives.
+///
+/// Dropping it means that nobody wants its value: a task that no worker has yet is not run.
 #[must_use = "a task that is dropped may not be run"]
 pub struct Task<R> {
     shared: Arc<Shared>,
@@ -22,13 +27,31 @@ impl<R> Task<R> {
         Self { shared, id, taken: false, returns: PhantomData }
     }
 
+    /// The task's number in its pool: they are counted from 0 on.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Whether the task is done, one way or the other; [`get`](Self::get) then does not wait.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.shared.is_settled(self.id)
     }
 
-    /// Waits for what the worker sent; says how long the task took, in nanoseconds.
+    /// Waits until the task is done, for at most `timeout`; says whether it is.
+    #[must_use]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        wait_any_until(&[self], Some(Instant::now() + timeout)).is_some()
+    }
+
+    /// Gives the task up: it is [cancelled](TaskErrorKind::Cancelled), unless it is done already. If it runs, its worker is ended, and replaced; no
+    /// other task suffers. Says whether it was cancelled by this.
+    pub fn cancel(&self) -> bool {
+        self.shared.cancel(self.id)
+    }
+
+    /// Waits for what the worker sent.
     pub(crate) fn settle(mut self) -> Settled {
         self.taken = true;
         self.shared.wait(self.id)
@@ -41,15 +64,90 @@ impl<R: Message> Task<R> {
     /// # Errors
     /// [`TaskError`] tells why it has none.
     pub fn get(self) -> Result<R, TaskError> {
-        let (message, _) = self.settle()?;
-        match message.decode::<Result<R, Failure>>().map_err(TaskError::Decode)? {
-            Ok(value) => Ok(value),
-            Err(failure) => Err(failure.into()),
+        decode(self.settle())
+    }
+
+    /// [`get`](Self::get) that waits for at most `timeout`.
+    ///
+    /// # Errors
+    /// The task, which is not done.
+    pub fn get_timeout(self, timeout: Duration) -> Result<Result<R, TaskError>, Self> {
+        if self.wait_timeout(timeout) { Ok(self.get()) } else { Err(self) }
+    }
+
+    /// Has `call` called with the task's value when that is there, or with why there is none; at once if it is done already. It is called by whichever
+    /// thread of this process finds that out, so it should not take long; it may submit further tasks. Should it panic, nobody suffers.
+    pub fn on_done(mut self, call: impl FnOnce(Result<R, TaskError>) + Send + 'static) {
+        self.taken = true;
+        self.shared.call_when_settled(self.id, Box::new(|settled| call(decode(settled))));
+    }
+}
+
+pub(crate) fn decode<R: Message>(settled: Settled) -> Result<R, TaskError> {
+    let Done { message, task, pid, attempts, .. } = settled?;
+    let failed = |kind| TaskError { kind, task, pid: Some(pid), attempts };
+    match message.decode::<Result<R, Failure>>() {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(failure)) => Err(failed(failure.into())),
+        Err(error) => Err(failed(TaskErrorKind::Decode(error))),
+    }
+}
+
+impl<R: Message> Future for Task<R> {
+    type Output = Result<R, TaskError>;
+
+    /// # Panics
+    /// If it is polled again after it has ended.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.taken, "polled after it has ended");
+        match self.shared.poll(self.id, context.waker()) {
+            None => Poll::Pending,
+            Some(settled) => {
+                self.taken = true;
+                Poll::Ready(decode(settled))
+            }
         }
     }
 }
 
-impl From<Failure> for TaskError {
+impl<R> Unpin for Task<R> {}
+
+/// Waits until one of `tasks` is done; gives its place among them. `None` if there are no tasks, or they are of several pools.
+pub fn wait_any<R>(tasks: &[&Task<R>]) -> Option<usize> {
+    wait_any_until(tasks, None)
+}
+
+/// [`wait_any`] for at most `timeout`; `None` also if none was done.
+pub fn wait_any_timeout<R>(tasks: &[&Task<R>], timeout: Duration) -> Option<usize> {
+    wait_any_until(tasks, Some(Instant::now() + timeout))
+}
+
+fn wait_any_until<R>(tasks: &[&Task<R>], until: Option<Instant>) -> Option<usize> {
+    let shared = &tasks.first()?.shared;
+    if tasks.iter().any(|task| !Arc::ptr_eq(&task.shared, shared)) {
+        return None;
+    }
+    let ids: Vec<u64> = tasks.iter().map(|task| task.id).collect();
+    shared.wait_for(until, |state| ids.iter().position(|&id| state.is_settled(id)))
+}
+
+/// Waits until all of `tasks` are done, for at most `timeout` if there is one; says whether they are.
+pub fn wait_all<R>(tasks: &[&Task<R>], timeout: Option<Duration>) -> bool {
+    let until = timeout.map(|timeout| Instant::now() + timeout);
+    tasks.iter().all(|task| wait_any_until(&[*task], until).is_some())
+}
+
+/// The tasks of one pool in the order in which they are done.
+pub fn as_completed<R>(tasks: impl IntoIterator<Item = Task<R>>) -> impl Iterator<Item = Task<R>> {
+    let mut left: Vec<Task<R>> = tasks.into_iter().collect();
+    std::iter::from_fn(move || {
+        let place = wait_any(&left.iter().collect::<Vec<_>>());
+        // Those of several pools come in the order in which they were given.
+        place.or((!left.is_empty()).then_some(0)).map(|place| left.remove(place))
+    })
+}
+
+impl From<Failure> for TaskErrorKind {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Panicked(panic) => Self::Panicked(panic),

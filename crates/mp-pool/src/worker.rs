@@ -1,29 +1,58 @@
 //! A worker: takes tasks from its channel until the pool lets go of it.
 //!
 //! ```text
-//! pool → worker   tag: task, sealed entry (2 words), 0          payload: (FnRef<A, R>, A) or (FnRef<A, R>, Vec<A>)
-//! worker → pool   tag: task, worker, READY | RESULT | REFUSED,  payload: (), Result<_, Failure>, String
-//!                      nanoseconds the task took
+//! pool → worker   tag: task, sealed entry (2 words), 0          payload: what the entry decodes
+//! worker → pool   tag: task, worker, what, nanoseconds          payload
+//!                      what: READY                                       ()
+//!                            RESULT                                      Result<R, Failure>, or ChunkResult<R>
+//!                            REFUSED                                     String
+//!                            FAILED: the initializer                     Failure
+//!                            FINAL: the finalizer                        Result<F, Failure>
+//!                            and from bit 8 on KiB of resident memory, if the pool limits it
 //! ```
 //!
-//! The *entry* is the instance of [`run_one`] or [`run_chunk`] for the task's types; it is the same code in pool and worker, so both
-//! sides agree on the types of payloads.
+//! The *entry* is the instance of [`run_one`], [`run_chunk`] and so on for the task's types; it is the same code in pool and worker, so both
+//! sides agree on the types of payloads. A pool with an initializer sends it first, one with a finalizer that next; both under no task.
+//!
+//! Before each input of a chunk the worker writes its place to `progress`, so that its death tells which one it was.
 //!
 //! Death: the pool holds the other ends of both channels; when it is gone, the worker ends after the task it is at.
 
 use mp_channel::SendFailure;
 use mp_channel::dynamic::{DynMessage, DynReceiver, DynSender};
-use mp_shm::{Message, Session, rkyv};
-use mp_spawn::code::FnRef;
+use mp_shm::rkyv::{Archive, Deserialize, Serialize};
+use mp_shm::value::Value;
+use mp_shm::{Message, Session};
+use mp_spawn::code::{FnRef, SealedCode};
 use mp_spawn::panics::{self, Panic};
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 pub(crate) const READY: u64 = 0;
 pub(crate) const RESULT: u64 = 1;
 pub(crate) const REFUSED: u64 = 2;
+pub(crate) const FAILED: u64 = 3;
+pub(crate) const FINAL: u64 = 4;
+/// Where the memory begins in the third word.
+pub(crate) const MEMORY_SHIFT: u32 = 8;
+
+/// `progress` of a worker that is at no input of a chunk.
+pub(crate) const NOWHERE: u64 = 0;
+
+/// What a worker is told at its start.
+#[derive(Debug, Archive, Serialize, Deserialize)]
+#[rkyv(crate = mp_shm::rkyv)]
+pub(crate) struct Orders {
+    pub(crate) worker: u64,
+    /// The initializer and the finalizer come first.
+    pub(crate) has_initializer: bool,
+    pub(crate) has_finalizer: bool,
+    pub(crate) tells_memory: bool,
+}
 
 /// Why a task has no value although its worker lives.
-#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Debug, Archive, Serialize, Deserialize)]
 #[rkyv(crate = mp_shm::rkyv)]
 pub(crate) enum Failure {
     Panicked(Panic),
@@ -31,89 +60,196 @@ pub(crate) enum Failure {
     Value(String),
 }
 
-/// A failure in a chunk, and the position in the chunk where it happened.
-pub(crate) type ChunkFailure = (u64, Failure);
+/// The values of a chunk's inputs, without those that were passed over or failed; and the failures, by the input's place in the chunk.
+pub(crate) type ChunkResult<R> = Result<(Vec<R>, Vec<(u32, Failure)>), Failure>;
 
 /// What an entry is given.
 pub(crate) struct Assignment {
     task: u64,
-    worker: u64,
     message: DynMessage,
+    desk: Desk,
+}
+
+/// What a worker has for all its tasks.
+#[derive(Clone)]
+struct Desk {
+    worker: u64,
     results: DynSender,
+    progress: Value<u64>,
+    tells_memory: bool,
 }
 
 /// The entry's type, as it is sealed.
 pub(crate) type Entry = FnRef<Assignment, ()>;
 
+thread_local! {
+    /// What the initializer made.
+    static STATE: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+    static WORKER: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// In a worker of a pool, its number there: from 0 on, never used again in that pool. `None` elsewhere.
+#[must_use]
+pub fn worker_id() -> Option<u64> {
+    WORKER.get()
+}
+
+/// In a worker, for the task that runs: what the pool's [initializer](crate::PoolBuilder::initializer) has made, for this task alone meanwhile.
+///
+/// # Panics
+/// There is no initializer, its value is of another type, or a task uses it while it uses it.
+pub fn with_worker_state<S: 'static, T>(with: impl FnOnce(&mut S) -> T) -> T {
+    STATE.with_borrow_mut(|state| {
+        let state = state.as_mut().and_then(|state| state.downcast_mut::<S>());
+        let name = std::any::type_name::<S>();
+        with(state.unwrap_or_else(|| panic!("this worker's initializer made no `{name}`")))
+    })
+}
+
 /// What a worker process runs.
-pub(crate) fn main((worker, tasks, results): (u64, DynReceiver, DynSender)) {
+pub(crate) fn main((orders, tasks, results, progress): (Orders, DynReceiver, DynSender, Value<u64>)) {
     let Ok(session) = Session::current() else { return };
+    WORKER.set(Some(orders.worker));
+    let desk = Desk { worker: orders.worker, results, progress, tells_memory: orders.tells_memory };
+    let carry_out = |message: DynMessage| {
+        let [task, code, seal, _] = message.tag();
+        match Entry::unseal(session, [code, seal]) {
+            Ok(entry) => {
+                entry.call(Assignment { task, message, desk: desk.clone() });
+                Ok(())
+            }
+            Err(error) => desk.send(task, REFUSED, 0, &error.to_string()),
+        }
+    };
+    if orders.has_initializer {
+        let Ok(message) = tasks.recv() else { return };
+        if carry_out(message).is_err() || STATE.with_borrow(Option::is_none) {
+            // It has told why.
+            std::process::exit(1);
+        }
+    }
+    let finalizer = if orders.has_finalizer { tasks.recv().ok() } else { None };
     // A pool that is gone cannot be told anything; its workers just end.
-    if results.send([0, worker, READY, 0], &()).is_err() {
+    if desk.send(0, READY, 0, &()).is_err() {
         return;
     }
     while let Ok(message) = tasks.recv() {
-        let [task, code, seal, _] = message.tag();
-        match Entry::unseal(session, [code, seal]) {
-            Ok(entry) => entry.call(Assignment { task, worker, message, results: results.clone() }),
-            Err(error) => {
-                if results.send([task, worker, REFUSED, 0], &error.to_string()).is_err() {
-                    return;
-                }
-            }
+        if carry_out(message).is_err() {
+            return;
         }
+    }
+    if let Some(message) = finalizer {
+        // Nobody is left to be told.
+        let _ = carry_out(message);
+    }
+}
+
+impl Desk {
+    fn send<T: Message>(&self, task: u64, what: u64, nanos: u64, value: &T) -> Result<(), SendFailure> {
+        let memory = if self.tells_memory { mp_sys::memory::resident_bytes() >> 10 } else { 0 };
+        let tag = [task, self.worker, what | memory << MEMORY_SHIFT, nanos];
+        // The value's own serialisation may panic.
+        panics::catch(|| self.results.send(tag, value)).unwrap_or_else(|panic| {
+            Err(SendFailure::Encode(mp_shm::codec::EncodeError::Value(panic.to_string())))
+        })
     }
 }
 
 impl Assignment {
-    fn answer<T: Message>(results: &DynSender, tag: [u64; 4], result: &T) -> Result<(), SendFailure> {
-        // The value's own serialisation may panic.
-        panics::catch(|| results.send(tag, result)).unwrap_or_else(|panic| {
-            Err(SendFailure::Encode(mp_shm::codec::EncodeError::Value(panic.to_string())))
-        })
-    }
-
     /// Decodes the argument, runs `body` on it, sends what comes of it.
-    fn carry_out<A: Message, R: Message, E: Message>(
+    fn carry_out<A: Message, R: Message>(
         self,
-        body: impl FnOnce(A) -> Result<R, E>,
-        failed: impl Fn(Failure) -> E,
+        what: u64,
+        body: impl FnOnce(A, &Value<u64>) -> Result<R, Failure>,
     ) {
         let start = Instant::now();
-        let Self { task, worker, message, results } = self;
+        let Self { task, message, desk } = self;
         let result = match panics::catch(|| message.decode::<A>()) {
-            Ok(Ok(argument)) => body(argument),
-            Ok(Err(error)) => Err(failed(Failure::Argument(error.to_string()))),
-            Err(panic) => Err(failed(Failure::Panicked(panic))),
+            Ok(Ok(argument)) => body(argument, &desk.progress),
+            Ok(Err(error)) => Err(Failure::Argument(error.to_string())),
+            Err(panic) => Err(Failure::Panicked(panic)),
         };
         let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let tag = [task, worker, RESULT, nanos];
-        if let Err(SendFailure::Encode(error)) = Self::answer(&results, tag, &result) {
-            let instead: Result<R, E> = Err(failed(Failure::Value(error.to_string())));
+        if let Err(SendFailure::Encode(error)) = desk.send(task, what, nanos, &result) {
+            let instead: Result<R, Failure> = Err(Failure::Value(error.to_string()));
             // If that fails too, the pool is gone or out of memory; the loop in `main` finds out which.
-            let _ = Self::answer(&results, tag, &instead);
+            let _ = desk.send(task, what, nanos, &instead);
         }
     }
 }
 
 /// Entry of a single task.
 pub(crate) fn run_one<A: Message + 'static, R: Message + 'static>(assignment: Assignment) {
-    assignment.carry_out::<(FnRef<A, R>, A), R, Failure>(
-        |(function, argument)| panics::catch(|| function.call(argument)).map_err(Failure::Panicked),
-        |failure| failure,
+    assignment.carry_out::<(FnRef<A, R>, A), R>(RESULT, |(function, argument), _| {
+        panics::catch(|| function.call(argument)).map_err(Failure::Panicked)
+    });
+}
+
+/// What a chunk is sent as: its inputs, and the places of those to pass over.
+pub(crate) type Chunk<A, R> = (FnRef<A, R>, Vec<A>, Vec<u32>);
+
+/// Entry of a chunk of tasks. One that panics is no harm to the others.
+pub(crate) fn run_chunk<A: Message + 'static, R: Message + 'static>(assignment: Assignment) {
+    assignment.carry_out::<Chunk<A, R>, (Vec<R>, Vec<(u32, Failure)>)>(
+        RESULT,
+        |(function, arguments, skips), progress| {
+            let mut values = Vec::with_capacity(arguments.len());
+            let mut failures = Vec::new();
+            let mut inputs = (0..).zip(arguments);
+            loop {
+                // One catch around all that go well.
+                let mut at = 0;
+                let ended = panics::catch(|| {
+                    for (place, argument) in inputs.by_ref() {
+                        if skips.contains(&place) {
+                            continue;
+                        }
+                        at = place;
+                        progress.set(u64::from(place) + 1);
+                        values.push(function.call(argument));
+                    }
+                });
+                match ended {
+                    Ok(()) => break,
+                    Err(panic) => failures.push((at, Failure::Panicked(panic))),
+                }
+            }
+            progress.set(NOWHERE);
+            Ok((values, failures))
+        },
     );
 }
 
-/// Entry of a chunk of tasks; ends at the first that fails.
-pub(crate) fn run_chunk<A: Message + 'static, R: Message + 'static>(assignment: Assignment) {
-    assignment.carry_out::<(FnRef<A, R>, Vec<A>), Vec<R>, ChunkFailure>(
-        |(function, arguments)| {
-            let mut results = Vec::with_capacity(arguments.len());
-            // One catch around all: what was pushed tells where it happened.
-            panics::catch(|| results.extend(arguments.into_iter().map(|argument| function.call(argument))))
-                .map_err(|panic| (results.len() as u64, Failure::Panicked(panic)))?;
-            Ok(results)
-        },
-        |failure| (0, failure),
-    );
+/// Entry of an initializer.
+pub(crate) fn run_initializer<A: Message + 'static, S: 'static>(assignment: Assignment) {
+    let Assignment { message, desk, .. } = assignment;
+    let made = match panics::catch(|| message.decode::<(FnRef<A, S>, A)>()) {
+        Ok(Ok((function, argument))) => panics::catch(|| function.call(argument)).map_err(Failure::Panicked),
+        Ok(Err(error)) => Err(Failure::Argument(error.to_string())),
+        Err(panic) => Err(Failure::Panicked(panic)),
+    };
+    match made {
+        Ok(state) => STATE.set(Some(Box::new(state))),
+        Err(failure) => {
+            // `main` sees that there is no state.
+            let _ = desk.send(0, FAILED, 0, &failure);
+        }
+    }
+}
+
+/// Entry of a finalizer.
+pub(crate) fn run_finalizer<S: 'static, F: Message + 'static>(assignment: Assignment) {
+    assignment.carry_out::<FnRef<S, F>, F>(FINAL, |function, _| {
+        let state = STATE.take().and_then(|state| state.downcast::<S>().ok());
+        let state = state.ok_or_else(|| {
+            let name = std::any::type_name::<S>();
+            Failure::Argument(format!("the initializer made no `{name}`"))
+        })?;
+        panics::catch(|| function.call(*state)).map_err(Failure::Panicked)
+    });
+}
+
+/// Seals an entry.
+pub(crate) fn seal(session: Session, entry: fn(Assignment)) -> Result<SealedCode, mp_spawn::code::CodeError> {
+    Entry::new(entry).seal(session)
 }

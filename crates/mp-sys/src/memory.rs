@@ -357,6 +357,13 @@ pub fn grants_huge_pages() -> bool {
     })
 }
 
+/// Bytes of memory that this process has in use; 0 if the system does not tell.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    let pages = || std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<u64>().ok();
+    pages().unwrap_or(0) * rustix::param::page_size() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,5 +433,12 @@ mod tests {
         assert_eq!(SharedFile::adopt(plain).unwrap_err().kind(), io::ErrorKind::InvalidData);
         let null = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(SharedFile::adopt(null.into()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn what_is_written_to_is_in_use() {
+        let before = resident_bytes();
+        let touched = vec![1_u8; 32 << 20];
+        assert!(resident_bytes() >= before + (16 << 20), "{before}, and {} more", touched.len());
     }
 }

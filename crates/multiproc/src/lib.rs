@@ -53,7 +53,10 @@ pub use mp_channel::{
     SendFailure, Sender, broadcast, channel, channel_in, connection, growing_channel, growing_channel_in,
     joinable, oneshot, pipe, request, select, server, spsc, untrusted,
 };
-pub use mp_pool::{MapError, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError};
+pub use mp_pool::{
+    Imap, MapError, ParMap, Pool, PoolBuilder, PoolError, PoolStats, Scope, Task, TaskError, TaskErrorKind,
+    as_completed, wait_all, wait_any, wait_any_timeout, with_worker_state, worker_id,
+};
 pub use mp_shm as shm;
 pub use mp_shm::error::SessionError;
 pub use mp_shm::{AnyHandle, Fd, Message, Session, Shared, ShmSafe, rkyv};

@@ -1,0 +1,289 @@
+//! What a pool knows, behind its one mutex.
+
+use crate::dispatcher::{Cancelled, Dispatcher, TaskId, WorkerId};
+use crate::error::{PoolError, TaskError, TaskErrorKind};
+use crate::stats::Records;
+use crate::worker::{FAILED, FINAL, Failure, MEMORY_SHIFT, READY, REFUSED};
+use mp_channel::SendFailure;
+use mp_channel::dynamic::{DynMessage, DynSender, Tag};
+use mp_shm::value::Value;
+use mp_spawn::Process;
+use mp_spawn::code::SealedCode;
+use std::collections::{HashMap, VecDeque};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// What a worker sent for a task.
+pub(crate) struct Done {
+    pub(crate) message: DynMessage,
+    pub(crate) task: TaskId,
+    pub(crate) pid: u32,
+    pub(crate) attempts: u32,
+    /// How long it took.
+    pub(crate) nanos: u64,
+    /// Inputs of a chunk that ended their worker.
+    pub(crate) lost: Vec<(u32, TaskError)>,
+}
+
+/// What became of a task.
+pub(crate) type Settled = Result<Done, TaskError>;
+
+/// Sends a task to a worker, without these inputs if it is a chunk; may be called again for another try.
+pub(crate) type SendTask = Box<dyn Fn(&DynSender, Tag, &[u32]) -> Result<(), SendFailure> + Send>;
+
+pub(crate) type Call = Box<dyn FnOnce(Settled) + Send>;
+
+/// Who wants to know what becomes of a task.
+pub(crate) enum Claim {
+    Handle,
+    Nobody,
+    Call(Call),
+}
+
+pub(crate) struct Entered {
+    pub(crate) entry: SealedCode,
+    pub(crate) send: SendTask,
+    pub(crate) claim: Claim,
+    pub(crate) waker: Option<Waker>,
+    pub(crate) attempts: u32,
+    /// The worker that was given it last.
+    pub(crate) pid: Option<u32>,
+    /// It is run although its handle is gone.
+    pub(crate) is_kept: bool,
+    /// Whether it is a chunk, whose inputs fail one by one.
+    pub(crate) is_chunk: bool,
+    /// Deaths that inputs of a chunk are charged with.
+    pub(crate) charged: HashMap<u32, u32>,
+    /// Inputs that are passed over.
+    pub(crate) skips: Vec<u32>,
+    pub(crate) lost: Vec<(u32, TaskError)>,
+}
+
+pub(crate) struct Worker {
+    pub(crate) process: Process<()>,
+    pub(crate) tasks: DynSender,
+    pub(crate) progress: Value<u64>,
+    /// The task that it runs, and since when; or since when it has had nothing to do. Kept up for who has time-outs.
+    pub(crate) since: (Option<TaskId>, Instant),
+    /// The pool has ended it on purpose.
+    pub(crate) is_ended: bool,
+}
+
+/// Why a pool takes no more tasks.
+#[derive(Clone)]
+pub(crate) enum Broken {
+    Text(String),
+    Interrupted,
+}
+
+impl Broken {
+    pub(crate) fn error(&self) -> PoolError {
+        match self {
+            Self::Text(text) => PoolError::Broken(text.clone()),
+            Self::Interrupted => PoolError::Interrupted,
+        }
+    }
+}
+
+pub(crate) struct State {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) workers: HashMap<WorkerId, Worker>,
+    /// Workers that the pool has let go of, and which have not ended yet.
+    pub(crate) leaving: Vec<Process<()>>,
+    pub(crate) tasks: HashMap<TaskId, Entered>,
+    pub(crate) settled: HashMap<TaskId, Settled>,
+    /// What finalizers have sent.
+    pub(crate) finals: Vec<DynMessage>,
+    /// To be called and woken when the mutex is free.
+    pub(crate) calls: Vec<(Call, Settled)>,
+    pub(crate) wakes: Vec<Waker>,
+    pub(crate) next_task: TaskId,
+    pub(crate) next_worker: WorkerId,
+    /// How many workers there are to be.
+    pub(crate) size: usize,
+    /// Unfinished tasks that nobody waits for by blocking.
+    pub(crate) in_background: usize,
+    /// Workers may have cancelled tasks behind others.
+    pub(crate) has_unwanted: bool,
+    /// Somebody reads results.
+    pub(crate) driving: bool,
+    /// Threads asleep until something is settled.
+    pub(crate) waiters: usize,
+    pub(crate) helper: Option<std::thread::JoinHandle<()>>,
+    /// Deaths in the session when workers were last looked at.
+    pub(crate) deaths_seen: Option<u32>,
+    /// How long to wait before looking at starting workers again.
+    pub(crate) start_look: Duration,
+    /// Workers in a row that ended before they were ready, and what the last initializer that failed told.
+    pub(crate) failed_starts: usize,
+    pub(crate) start_failure: Option<String>,
+    /// When workers died that nobody ended.
+    pub(crate) deaths: VecDeque<Instant>,
+    /// Takes no more tasks.
+    pub(crate) closed: bool,
+    /// The helper is to end.
+    pub(crate) over: bool,
+    pub(crate) broken: Option<Broken>,
+    pub(crate) records: Records,
+}
+
+/// What of a pool's settings its state needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) tasks_max: Option<u64>,
+    pub(crate) memory_max_kib: Option<u64>,
+    pub(crate) is_timed: bool,
+}
+
+impl State {
+    pub(crate) fn is_settled(&self, task: TaskId) -> bool {
+        self.settled.contains_key(&task) || !self.tasks.contains_key(&task)
+    }
+
+    /// Sends queued tasks to workers that have room.
+    pub(crate) fn assign(&mut self, limits: Limits) {
+        while let Some((worker, task)) = self.dispatcher.assign() {
+            if limits.tasks_max.is_some_and(|most| self.dispatcher.given(worker) >= most) {
+                self.dispatcher.retire(worker);
+            }
+            let (Some(entered), Some(to)) = (self.tasks.get_mut(&task), self.workers.get(&worker)) else {
+                continue;
+            };
+            let tag = [task, entered.entry[0], entered.entry[1], 0];
+            entered.attempts += 1;
+            entered.pid = Some(to.process.pid());
+            // Encoding runs the argument's own code, which may panic.
+            let sent = mp_spawn::panics::catch(|| (entered.send)(&to.tasks, tag, &entered.skips));
+            let sent = sent.unwrap_or_else(|panic| {
+                Err(SendFailure::Encode(mp_shm::codec::EncodeError::Value(panic.to_string())))
+            });
+            match sent {
+                // A worker that has just died: its death will be reported, and the task with it.
+                Ok(()) | Err(SendFailure::Disconnected) => self.touch(worker, limits),
+                Err(failure) => {
+                    self.dispatcher.finished(worker, task);
+                    self.fail(task, TaskErrorKind::Encode(failure));
+                }
+            }
+        }
+    }
+
+    /// Notes since when a worker has been at what it is at.
+    fn touch(&mut self, worker: WorkerId, limits: Limits) {
+        if limits.is_timed
+            && let running = self.dispatcher.running(worker)
+            && let Some(worker) = self.workers.get_mut(&worker)
+            && worker.since.0 != running
+        {
+            worker.since = (running, Instant::now());
+        }
+    }
+
+    /// The task has no value.
+    pub(crate) fn fail(&mut self, task: TaskId, kind: TaskErrorKind) {
+        if let Some(entered) = self.tasks.get(&task) {
+            let (pid, attempts) = (entered.pid, entered.attempts);
+            self.settle(task, Err(TaskError { kind, task, pid, attempts }));
+        }
+    }
+
+    pub(crate) fn settle(&mut self, task: TaskId, settled: Settled) {
+        match &settled {
+            Ok(_) => self.records.totals.tasks_done += 1,
+            Err(_) => self.records.totals.tasks_failed += 1,
+        }
+        let Some(entered) = self.tasks.remove(&task) else { return };
+        if entered.waker.is_some() || matches!(entered.claim, Claim::Call(_)) {
+            self.in_background -= 1;
+        }
+        self.wakes.extend(entered.waker);
+        match entered.claim {
+            Claim::Handle => {
+                self.settled.insert(task, settled);
+            }
+            Claim::Nobody => {}
+            Claim::Call(call) => self.calls.push((call, settled)),
+        }
+    }
+
+    /// Ends a task that is not done, whatever it takes; says whether it was there.
+    pub(crate) fn stop(&mut self, task: TaskId, kind: TaskErrorKind) -> bool {
+        if !self.tasks.contains_key(&task) {
+            return false;
+        }
+        self.fail(task, kind);
+        match self.dispatcher.cancel(task) {
+            Cancelled::Gone => {}
+            Cancelled::Run(worker) => self.end(worker),
+            Cancelled::Behind => self.has_unwanted = true,
+        }
+        true
+    }
+
+    /// Kills a worker on purpose; that it is dead is found like any death.
+    fn end(&mut self, worker: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.is_ended = true;
+            // One that has ended meanwhile is no error.
+            let _ = worker.process.kill();
+        }
+    }
+
+    /// Takes in a message from a worker.
+    pub(crate) fn take_in(&mut self, message: DynMessage, limits: Limits) {
+        let [task, worker, what, nanos] = message.tag();
+        let memory_kib = what >> MEMORY_SHIFT;
+        match what & ((1 << MEMORY_SHIFT) - 1) {
+            READY => {
+                self.dispatcher.worker_ready(worker);
+                self.records.ready(worker);
+                self.failed_starts = 0;
+            }
+            FAILED => {
+                let failure = message.decode::<Failure>().map(TaskErrorKind::from);
+                let text = failure.map_or_else(|error| error.to_string(), |kind| kind.to_string());
+                self.start_failure = Some(text.replace("the task panicked", "the initializer panicked"));
+                return;
+            }
+            FINAL => {
+                self.finals.push(message);
+                return;
+            }
+            what => {
+                if !self.dispatcher.finished(worker, task) {
+                    return;
+                }
+                self.records.finished(worker, task, nanos, memory_kib);
+                if limits.memory_max_kib.is_some_and(|most| memory_kib > most) {
+                    self.dispatcher.retire(worker);
+                }
+                if what == REFUSED {
+                    let text = message.decode::<String>().unwrap_or_else(|error| error.to_string());
+                    self.fail(task, TaskErrorKind::Refused(text));
+                } else if let Some(entered) = self.tasks.get_mut(&task) {
+                    let pid = entered.pid.unwrap_or_default();
+                    let lost = std::mem::take(&mut entered.lost);
+                    let attempts = entered.attempts;
+                    self.settle(task, Ok(Done { message, task, pid, attempts, nanos, lost }));
+                }
+            }
+        }
+        if self.has_unwanted {
+            let wasting: Vec<WorkerId> = self.dispatcher.wasting().collect();
+            for worker in wasting {
+                self.end(worker);
+            }
+            self.has_unwanted = self.dispatcher.has_unwanted();
+        }
+        self.touch(worker, limits);
+    }
+
+    /// Whether tasks need somebody to see to them though nobody waits.
+    pub(crate) fn needs_help(&self, limits: Limits, has_idle_timeout: bool) -> bool {
+        !self.driving
+            && (self.dispatcher.queued() > 0
+                || self.in_background > 0
+                || (limits.is_timed && self.dispatcher.unfinished() > 0)
+                || (has_idle_timeout && !self.workers.is_empty()))
+    }
+}
