@@ -183,6 +183,11 @@ impl Shared {
         let text = cause.to_string();
         state.records.totals.workers_lost += 1;
         state.records.ended(id, text.clone());
+        if !is_ended && cause.signal() == Some(INTERRUPT) {
+            state.dispatcher.died(id);
+            self.break_down(state, Broken::Interrupted);
+            return;
+        }
         for fate in state.dispatcher.died(id) {
             // What had not been begun is queued again.
             if let Fate::Run(task) = fate {
@@ -190,10 +195,6 @@ impl Shared {
             }
         }
         if is_ended {
-            return;
-        }
-        if cause.signal() == Some(INTERRUPT) {
-            self.break_down(state, Broken::Interrupted);
             return;
         }
         if !was_ready {

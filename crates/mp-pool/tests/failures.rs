@@ -1,0 +1,167 @@
+//! Every way to fail, at every stage of a task: it resolves, and the pool goes on.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use mp_pool::{Pool, PoolError, TaskErrorKind};
+use mp_shm::codec::Serde;
+use mp_spawn::{JoinError, Process};
+use mp_testkit::{assert_no_backstop, proc, watchdog};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+const ENCODE_TASK: u8 = 0;
+const DECODE_TASK: u8 = 1;
+const RUN: u8 = 2;
+const ENCODE_RESULT: u8 = 3;
+const DECODE_RESULT: u8 = 4;
+
+const ERROR: u8 = 0;
+const EXIT: u8 = 1;
+const CRASH: u8 = 2;
+
+/// Fails at a stage, on its way there or back.
+#[derive(Debug)]
+struct Trap {
+    stage: u8,
+    how: u8,
+    is_back: bool,
+}
+
+impl Trap {
+    /// Whether it is to fail with an error.
+    fn springs(&self, there: u8, back: u8) -> bool {
+        let stage = if self.is_back { back } else { there };
+        match (stage == self.stage, self.how) {
+            (true, EXIT) => std::process::exit(9),
+            (true, CRASH) => std::process::abort(),
+            (is_it, _) => is_it,
+        }
+    }
+}
+
+impl Serialize for Trap {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.springs(ENCODE_TASK, ENCODE_RESULT) {
+            return Err(serde::ser::Error::custom("a trap"));
+        }
+        (self.stage, self.how, self.is_back).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Trap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (stage, how, is_back) = Deserialize::deserialize(deserializer)?;
+        let trap = Self { stage, how, is_back };
+        if trap.springs(DECODE_TASK, DECODE_RESULT) {
+            return Err(serde::de::Error::custom("a trap"));
+        }
+        Ok(trap)
+    }
+}
+
+fn run(Serde(trap): Serde<Trap>) -> Serde<Trap> {
+    assert!(!trap.springs(RUN, RUN), "a trap");
+    Serde(Trap { is_back: true, ..trap })
+}
+
+/// What becomes of such a task, in a process of its own; and whether the pool goes on.
+fn cell((stage, how): (u8, u8)) -> (String, u32) {
+    let pool = Pool::builder().workers(2).build().unwrap();
+    let task = pool.submit(run, Serde(Trap { stage, how, is_back: false })).unwrap();
+    let told = match task.get() {
+        Ok(_) => String::from("a value"),
+        Err(error) => match error.kind {
+            TaskErrorKind::Panicked(_) => String::from("panicked"),
+            TaskErrorKind::Exited(code) => format!("exited {code}"),
+            TaskErrorKind::Killed { signal, .. } => format!("killed {signal}"),
+            TaskErrorKind::Encode(_) => String::from("encode"),
+            TaskErrorKind::Argument(_) => String::from("argument"),
+            TaskErrorKind::Value(_) => String::from("value"),
+            TaskErrorKind::Decode(_) => String::from("decode"),
+            other => format!("{other:?}"),
+        },
+    };
+    assert_no_backstop();
+    (told, pool.apply(|n: u32| n, 7).unwrap())
+}
+
+/// Where it is this process that fails, all of it ends, workers too.
+fn told(stage: u8, how: u8) -> String {
+    let _watchdog = watchdog(LONG);
+    match Process::spawn(cell, (stage, how)).unwrap().join() {
+        Ok((told, on)) => {
+            assert_eq!(on, 7);
+            told
+        }
+        Err(JoinError::Exited(code)) => format!("the pool's process exited {code}"),
+        Err(error) => format!("the pool's process was killed {:?}", error.signal()),
+    }
+}
+
+macro_rules! cells {
+    ($($name:ident: $stage:expr, $how:expr => $expected:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            assert_eq!(told($stage, $how), $expected);
+        }
+    )*};
+}
+
+cells! {
+    e6_error_in_encoding_the_task: ENCODE_TASK, ERROR => "encode";
+    e6_exit_in_encoding_the_task: ENCODE_TASK, EXIT => "the pool's process exited 9";
+    e6_crash_in_encoding_the_task: ENCODE_TASK, CRASH => "the pool's process was killed Some(6)";
+    e6_error_in_decoding_the_task: DECODE_TASK, ERROR => "argument";
+    e6_exit_in_decoding_the_task: DECODE_TASK, EXIT => "exited 9";
+    e6_crash_in_decoding_the_task: DECODE_TASK, CRASH => "killed 6";
+    e6_error_in_running: RUN, ERROR => "panicked";
+    e6_exit_in_running: RUN, EXIT => "exited 9";
+    e6_crash_in_running: RUN, CRASH => "killed 6";
+    e6_error_in_encoding_the_value: ENCODE_RESULT, ERROR => "value";
+    e6_exit_in_encoding_the_value: ENCODE_RESULT, EXIT => "exited 9";
+    e6_crash_in_encoding_the_value: ENCODE_RESULT, CRASH => "killed 6";
+    e6_error_in_decoding_the_value: DECODE_RESULT, ERROR => "decode";
+    e6_exit_in_decoding_the_value: DECODE_RESULT, EXIT => "the pool's process exited 9";
+    e6_crash_in_decoding_the_value: DECODE_RESULT, CRASH => "the pool's process was killed Some(6)";
+}
+
+#[test]
+fn e25_the_number_of_workers_comes_from_the_environment_or_the_processors() {
+    let _watchdog = watchdog(LONG);
+    let count = |()| Pool::new().map(|pool| pool.workers()).map_err(|error| error.to_string());
+    let said = |value: &str| {
+        let child = Process::builder().env("MULTIPROC_WORKERS", value).spawn(count, ()).unwrap();
+        child.join().unwrap().unwrap()
+    };
+    assert_eq!(said("3"), 3);
+    let processors = std::thread::available_parallelism().unwrap().get();
+    assert_eq!((said("0"), said("many")), (processors, processors));
+    let pinned = Process::builder().env_remove("MULTIPROC_WORKERS").processors([0]).spawn(count, ()).unwrap();
+    assert_eq!(pinned.join().unwrap().unwrap(), 1);
+}
+
+/// A pool that there are no processes for, or no descriptors; who is left.
+fn starved(descriptors: u64) -> (String, usize) {
+    let limit = rustix::process::Rlimit { current: Some(descriptors), maximum: Some(descriptors) };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    let error = Pool::builder().workers(100).build().unwrap_err();
+    assert!(matches!(error, PoolError::Spawn(_)), "{error:?}");
+    (error.to_string(), proc::children().len())
+}
+
+#[test]
+fn e9_a_worker_that_cannot_start_leaves_no_others_behind() {
+    let _watchdog = watchdog(LONG);
+    let (error, left) = Process::spawn(starved, 60).unwrap().join().unwrap();
+    assert!(error.starts_with("making a pool: starting a process"), "{error}");
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn e8_two_hundred_workers_start_and_work() {
+    let _watchdog = watchdog(Duration::from_secs(170));
+    let pool = Pool::builder().workers(200).chunk_size(1).build().unwrap();
+    assert_eq!(pool.map(|n: u32| n + 1, 0..2000).unwrap(), (1..=2000).collect::<Vec<_>>());
+    pool.join().unwrap();
+}

@@ -1,0 +1,120 @@
+//! `map` and its relatives.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use mp_pool::{ParMap, Pool, TaskErrorKind};
+use mp_testkit::{assert_no_backstop, watchdog};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn pool() -> Pool {
+    Pool::builder().workers(2).build().unwrap()
+}
+
+fn odd(n: u32) -> u32 {
+    assert!(n % 2 == 1, "{n} is even");
+    n
+}
+
+#[test]
+fn e20_values_come_in_order_or_as_they_come_and_each_once() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool();
+    let ordered: Vec<u32> = pool.imap(|n: u32| n + 1, 0..10_000).map(Result::unwrap).collect();
+    assert_eq!(ordered, (1..=10_000).collect::<Vec<_>>());
+    let mut unordered: Vec<u32> =
+        pool.imap_unordered(|n: u32| n + 1, 0..10_000).map(Result::unwrap).collect();
+    unordered.sort_unstable();
+    assert_eq!(unordered, ordered);
+    let mapped: Vec<u32> = (0..100).par_map(&pool, |n: u32| n * 2).map(Result::unwrap).collect();
+    assert_eq!(mapped, (0..100).map(|n| n * 2).collect::<Vec<_>>());
+    assert_eq!(pool.map(|(a, b): (u32, String)| format!("{a}{b}"), [(1, "x".to_owned())]).unwrap(), ["1x"]);
+    assert_eq!(pool.imap(|n: u32| n, []).count(), 0);
+    assert_no_backstop();
+}
+
+#[test]
+fn e11_each_input_fails_by_itself() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool();
+    for (place, result) in pool.map_results(odd, 0..200).into_iter().enumerate() {
+        match result {
+            Ok(value) => assert!(value as usize == place && place % 2 == 1),
+            Err(error) => {
+                assert_eq!(error.items, place..place + 1);
+                assert!(matches!(error.error.kind, TaskErrorKind::Panicked(_)), "{error}");
+            }
+        }
+    }
+    assert_eq!(pool.stats().workers_lost, 0);
+    // Of those that kill, too, whatever chunk they are in.
+    let dies = |n: u32| if n % 50 == 7 { std::process::abort() } else { n };
+    for size in [1, 10, 64] {
+        let pool = Pool::builder().workers(2).chunk_size(size).build().unwrap();
+        let results = pool.map_results(dies, 0..200);
+        assert_eq!(results.len(), 200);
+        for (place, result) in results.into_iter().enumerate() {
+            match result {
+                Ok(value) => assert!(value as usize == place && place % 50 != 7),
+                Err(error) => {
+                    assert_eq!(error.items, place..place + 1);
+                    assert!(place % 50 == 7 && error.error.signal() == Some(6), "{error}");
+                }
+            }
+        }
+        assert_eq!(pool.stats().workers_lost, 4);
+    }
+    assert_no_backstop();
+}
+
+#[test]
+fn e18_an_input_that_kills_is_tried_again_and_then_passed_over() {
+    let _watchdog = watchdog(LONG);
+    let pool = Pool::builder().workers(2).chunk_size(10).retries(2).build().unwrap();
+    let dies = |n: u32| if n == 55 { std::process::abort() } else { n };
+    let results = pool.map_results(dies, 0..100);
+    let failed: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+    assert_eq!((results.len(), failed.len()), (100, 1));
+    assert_eq!(failed[0].items, 55..56);
+    assert!(matches!(failed[0].error.kind, TaskErrorKind::Quarantined { deaths: 3, .. }), "{}", failed[0]);
+    assert_eq!((pool.stats().tasks_retried, pool.stats().workers_lost), (2, 3));
+}
+
+#[test]
+fn e2_inputs_that_panic_do_so_after_the_values_before_them() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool();
+    let inputs = || (0..).inspect(|&n: &u32| assert!(n != 500, "no more inputs"));
+    let mut values = pool.imap(|n: u32| n, inputs());
+    let mut got = 0;
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        for value in values.by_ref() {
+            assert_eq!(value.unwrap(), got);
+            got += 1;
+        }
+    }));
+    assert_eq!(panicked.unwrap_err().downcast_ref::<&str>().unwrap(), &"no more inputs");
+    assert_eq!(got, 500);
+    assert!(values.next().is_none());
+    drop(values);
+    catch_unwind(AssertUnwindSafe(|| pool.map(|n: u32| n, inputs()).map(|_| ()))).unwrap_err();
+    assert_eq!(pool.map(|n: u32| n, 0..10).unwrap().len(), 10, "the pool is usable");
+}
+
+#[test]
+fn e16_an_endless_input_is_pulled_in_every_flavour_as_values_are_taken() {
+    let _watchdog = watchdog(LONG);
+    let pool = Pool::builder().workers(2).chunk_size(10).build().unwrap();
+    let pulled = Cell::new(0_u64);
+    let endless = || (0_u64..).inspect(|_| pulled.set(pulled.get() + 1));
+    assert!(pool.imap(|n: u64| n, endless()).take(100).map(Result::unwrap).eq(0..100));
+    assert!(pulled.get() <= 300, "{}", pulled.get());
+    pulled.set(0);
+    assert_eq!(pool.imap_unordered(|n: u64| n, endless()).take(100).count(), 100);
+    assert!(pulled.get() <= 300, "{}", pulled.get());
+    pulled.set(0);
+    assert_eq!(endless().par_map(&pool, |n: u64| n).take(100).count(), 100);
+    assert!(pulled.get() <= 300, "{}", pulled.get());
+}
