@@ -9,7 +9,7 @@ use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
 use crate::pool::{Done, Pool, Settled};
 use crate::task::Task;
 use crate::worker::ChunkResult;
-use mp_shm::Message;
+use mp_shm::{Array, Message, ShmSafe};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -21,6 +21,8 @@ const CHUNK_NANOS: u64 = 1_000_000;
 const FIRST_CHUNK: usize = 16;
 /// Most inputs of a chunk.
 const CHUNK_MAX: usize = 1 << 16;
+/// Most inputs of a range.
+const RANGE_MAX: usize = 1 << 20;
 
 struct Chunk<R> {
     first: usize,
@@ -216,6 +218,67 @@ pub(crate) fn map<A: Message + Send + 'static, R: Message + 'static>(
         Some(refused) => Err(refused),
         None => Ok(results),
     }
+}
+
+/// Ranges in flight of [`map_into`].
+struct Span {
+    first: usize,
+    len: usize,
+    task: Task<Vec<()>>,
+}
+
+pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
+    pool: &Pool,
+    f: fn(A) -> R,
+    inputs: &Array<A>,
+    outputs: &Array<R>,
+) -> Result<(), MapError> {
+    let total = inputs.len();
+    assert_eq!(total, outputs.len(), "inputs and outputs have different lengths");
+    let fixed_size = pool.shared().settings.chunk_size;
+    let (mut size, mut taken) = (fixed_size.unwrap_or(FIRST_CHUNK), 0);
+    let mut in_flight: VecDeque<Span> = VecDeque::new();
+    let mut first_error: Option<MapError> = None;
+    let mut note = |error: MapError| {
+        if first_error.as_ref().is_none_or(|known| error.items.start < known.items.start) {
+            first_error = Some(error);
+        }
+    };
+    loop {
+        let workers = pool.workers();
+        while taken < total && in_flight.len() < workers * (WINDOW + 1) {
+            let share = (total - taken) / (workers * 2);
+            let len = if fixed_size.is_some() || share == 0 { size } else { size.min(share) };
+            let len = len.min(total - taken).min(RANGE_MAX);
+            #[expect(clippy::cast_possible_truncation, reason = "at most RANGE_MAX")]
+            let range = (taken as u64, len as u32);
+            match pool.submit_range(f, (inputs, outputs), range) {
+                Ok(task) => in_flight.push_back(Span { first: taken, len, task }),
+                Err(error) => {
+                    let error = TaskError::new(TaskErrorKind::Pool(error), 0);
+                    note(MapError { items: taken..total, error });
+                    taken = total;
+                    break;
+                }
+            }
+            taken += len;
+        }
+        let Some(Span { first, len, task }) = in_flight.pop_front() else { break };
+        let settled = task.settle();
+        if let (Ok(done), None) = (&settled, fixed_size) {
+            size = next_size(size, len, done.nanos);
+        }
+        match unpack::<()>(settled) {
+            Ok((_, failures)) => {
+                for (place, error) in failures {
+                    let item = first + usize::try_from(place).unwrap_or(0);
+                    note(MapError { items: item..item + 1, error });
+                }
+            }
+            Err(error) => note(MapError { items: first..first + len, error }),
+        }
+    }
+    first_error.map_or(Ok(()), Err)
 }
 
 /// `par_map` for iterators.

@@ -21,7 +21,7 @@ use crate::task::Task;
 use crate::worker::{self, Assignment, Failure};
 use mp_channel::RecvError;
 use mp_channel::dynamic::{self, DynReceiver, DynSender};
-use mp_shm::{Message, Session};
+use mp_shm::{Array, Message, Session, ShmSafe};
 use mp_spawn::code::{FnRef, SealedCode};
 use mp_spawn::{Process, SpawnError};
 use mp_sys::poller;
@@ -184,6 +184,22 @@ impl Pool {
         self.enter(entry, true, send)
     }
 
+    /// Gives a range of a shared array to one worker.
+    pub(crate) fn submit_range<A: ShmSafe + Copy, R: ShmSafe + Copy>(
+        &self,
+        f: fn(A) -> R,
+        (inputs, outputs): (&Array<A>, &Array<R>),
+        range: (u64, u32),
+    ) -> Result<Task<Vec<()>>, PoolError> {
+        let entry = self.seal(worker::run_range::<A, R>)?;
+        let (f, inputs, outputs) = (FnRef::new(f), inputs.clone(), outputs.clone());
+        let send: SendTask = Box::new(move |tasks, tag, skips| {
+            let message: worker::Range<A, R> = (f, inputs.clone(), outputs.clone(), range, skips.to_vec());
+            tasks.try_send(tag, &message)
+        });
+        self.enter(entry, true, send)
+    }
+
     fn seal(&self, entry: fn(Assignment)) -> Result<SealedCode, PoolError> {
         worker::seal(self.shared.session, entry).map_err(|error| PoolError::Spawn(SpawnError::Code(error)))
     }
@@ -242,6 +258,42 @@ impl Pool {
         inputs: impl IntoIterator<Item = A>,
     ) -> Result<Vec<R>, MapError> {
         map::map(self, f, inputs.into_iter())
+    }
+
+    /// Applies `f` to every element of `inputs`, which workers read where it lies, and puts the values into `outputs`, in place: nothing travels but
+    /// what is to be done. When a worker is lost, the other inputs of its chunk are run once more.
+    ///
+    /// # Errors
+    /// [`MapError`]: the first input without a value, of which `outputs` keeps what was there. All others have been run.
+    ///
+    /// # Panics
+    /// If the arrays have different lengths.
+    pub fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
+        &self,
+        f: fn(A) -> R,
+        inputs: &Array<A>,
+        outputs: &Array<R>,
+    ) -> Result<(), MapError> {
+        map::map_into(self, f, inputs, outputs)
+    }
+
+    /// [`map_into`](Self::map_into) of a slice, which is put into shared memory once for all workers.
+    ///
+    /// # Errors
+    /// As there; no memory in the session.
+    pub fn map_slice<A: ShmSafe + Copy, R: ShmSafe + Copy>(
+        &self,
+        f: fn(A) -> R,
+        inputs: &[A],
+    ) -> Result<Vec<R>, MapError> {
+        let arrays = Array::from_slice_in(self.shared.session, inputs)
+            .and_then(|shared| Ok((shared, Array::new_in(self.shared.session, inputs.len())?)));
+        let (shared, outputs) = arrays.map_err(|error| MapError {
+            items: 0..inputs.len(),
+            error: TaskError::new(TaskErrorKind::Pool(PoolError::Spawn(SpawnError::Session(error))), 0),
+        })?;
+        self.map_into(f, &shared, &outputs)?;
+        Ok(outputs.to_vec())
     }
 
     /// [`map`](Self::map) that gives all values there are, and for each other input why there is none.

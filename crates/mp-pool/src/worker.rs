@@ -22,7 +22,7 @@ use mp_channel::SendFailure;
 use mp_channel::dynamic::{DynMessage, DynReceiver, DynSender};
 use mp_shm::rkyv::{Archive, Deserialize, Serialize};
 use mp_shm::value::Value;
-use mp_shm::{Message, Session};
+use mp_shm::{Array, Message, Session, ShmSafe};
 use mp_spawn::code::{FnRef, SealedCode};
 use mp_spawn::panics::{self, Panic};
 use std::any::Any;
@@ -216,6 +216,39 @@ pub(crate) fn run_chunk<A: Message + 'static, R: Message + 'static>(assignment: 
             }
             progress.set(NOWHERE);
             Ok((values, failures))
+        },
+    );
+}
+
+/// What a range of a shared array is sent as: where it begins and how long it is.
+pub(crate) type Range<A, R> = (FnRef<A, R>, Array<A>, Array<R>, (u64, u32), Vec<u32>);
+
+/// Entry of a range of inputs that lie in shared memory, whose values go into shared memory, too.
+pub(crate) fn run_range<A: ShmSafe + Copy, R: ShmSafe + Copy>(assignment: Assignment) {
+    assignment.carry_out::<Range<A, R>, (Vec<()>, Vec<(u32, Failure)>)>(
+        RESULT,
+        |(function, inputs, outputs, (from, len), skips), progress| {
+            let mut failures = Vec::new();
+            let mut places = (0..len).filter(|place| !skips.contains(place));
+            loop {
+                let mut at = 0;
+                let ended = panics::catch(|| {
+                    for place in places.by_ref() {
+                        at = place;
+                        progress.set(u64::from(place) + 1);
+                        let index = usize::try_from(from).map_or(usize::MAX, |from| from + place as usize);
+                        if let Some(input) = inputs.get(index) {
+                            outputs.set(index, function.call(input));
+                        }
+                    }
+                });
+                match ended {
+                    Ok(()) => break,
+                    Err(panic) => failures.push((at, Failure::Panicked(panic))),
+                }
+            }
+            progress.set(NOWHERE);
+            Ok((Vec::new(), failures))
         },
     );
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_pool::{ParMap, Pool, TaskErrorKind};
+use mp_shm::{Array, Frozen};
 use mp_testkit::{assert_no_backstop, watchdog};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -117,4 +118,57 @@ fn e16_an_endless_input_is_pulled_in_every_flavour_as_values_are_taken() {
     pulled.set(0);
     assert_eq!(endless().par_map(&pool, |n: u64| n).take(100).count(), 100);
     assert!(pulled.get() <= 300, "{}", pulled.get());
+}
+
+#[test]
+fn e22_values_land_in_place_and_inputs_are_read_where_they_lie() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool();
+    let inputs: Vec<u64> = (0..200_000).collect();
+    assert!(pool.map_slice(|n: u64| n * n, &inputs).unwrap().into_iter().eq(inputs.iter().map(|n| n * n)));
+    let (shared, outputs) = (Array::from_slice(&inputs).unwrap(), Array::<f64>::new(inputs.len()).unwrap());
+    pool.map_into(|n: u64| n as f64 / 2.0, &shared, &outputs).unwrap();
+    assert!((0..200_000).all(|n| outputs.get(n) == Some(n as f64 / 2.0)));
+    assert!(pool.map_slice(|n: u64| n, &[]).unwrap().is_empty());
+    assert_no_backstop();
+}
+
+#[test]
+fn e22_an_input_that_fails_or_kills_costs_no_other_its_place() {
+    let _watchdog = watchdog(LONG);
+    let pool = Pool::builder().workers(2).chunk_size(50).build().unwrap();
+    let f = |n: u32| match n {
+        333 => std::process::abort(),
+        777 => panic!("unlucky"),
+        n => n + 1,
+    };
+    let inputs: Vec<u32> = (0..1000).collect();
+    let (shared, outputs) = (Array::from_slice(&inputs).unwrap(), Array::<u32>::new(1000).unwrap());
+    let error = pool.map_into(f, &shared, &outputs).unwrap_err();
+    assert_eq!((error.items.clone(), error.error.signal()), (333..334, Some(6)), "{error}");
+    for n in 0..1000 {
+        let expected = if n == 333 || n == 777 { 0 } else { n + 1 };
+        assert_eq!(outputs.get(n as usize), Some(expected));
+    }
+}
+
+/// In how many lines a word is.
+fn count((text, word): (Frozen<Vec<String>>, String)) -> usize {
+    text.iter().filter(|line| line.contains(&word)).count()
+}
+
+#[test]
+fn e21_large_read_only_input_reaches_all_workers_once() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool();
+    let lines: Vec<String> = (0..20_000).map(|n| format!("line {n}")).collect();
+    let text = Frozen::new(&lines).unwrap();
+    let session = mp_shm::Session::current().unwrap();
+    let before = session.committed_bytes().unwrap();
+    let counts = pool.map(count, (0..100).map(|n| (text.clone(), n.to_string()))).unwrap();
+    let expected = |word: usize| lines.iter().filter(|line| line.contains(&word.to_string())).count();
+    assert!((0..100).step_by(9).all(|n| counts[n] == expected(n)));
+    // A hundred times the text would be 40 MiB.
+    let more = session.committed_bytes().unwrap() - before;
+    assert!(more < 8 << 20, "{more} bytes");
 }
