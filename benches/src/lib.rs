@@ -21,6 +21,7 @@ pub mod raw_zygote;
 pub mod report;
 pub mod second;
 pub mod soak_fuzz;
+pub mod soak_pool;
 pub mod soak_queue;
 pub mod soak_starts;
 pub mod soak_sync;

@@ -3,7 +3,7 @@
 //! Ends after so many seconds or kills, whichever is first. Exit status 1 if a promise was broken: what was found is printed and is in
 //! the JSON. Backstops are off: a lost wake-up is a hang, which the watch on progress reports.
 
-use mp_benches::{soak_fuzz, soak_queue, soak_starts, soak_sync};
+use mp_benches::{soak_fuzz, soak_pool, soak_queue, soak_starts, soak_sync};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
                 let all = soak_queue::names()
                     .chain(soak_sync::NAMES)
                     .chain(soak_fuzz::NAMES)
-                    .chain([soak_starts::NAME]);
+                    .chain([soak_starts::NAME, soak_pool::NAME]);
                 all.for_each(|name| println!("{name}"));
                 return Ok(true);
             }
@@ -56,6 +56,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         .or_else(|| soak_sync::soak(&name, time, kills, seed))
         .or_else(|| soak_fuzz::soak(&name, time, kills, seed))
         .or_else(|| soak_starts::soak(&name, time, kills, seed))
+        .or_else(|| soak_pool::soak(&name, time, kills, seed))
         .ok_or_else(|| format!("no soak is called {name}; --list names them"))??;
     println!("{report:#}");
     if let Some(path) = json {
