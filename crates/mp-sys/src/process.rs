@@ -327,6 +327,13 @@ pub fn ignore_sigpipe() {
     crate::start::ignore(libc::SIGPIPE);
 }
 
+/// Gives SIGHUP, SIGINT and SIGTERM their default actions, which end this process: whoever started it may have ignored them.
+pub fn heed_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        crate::start::by_default(signal);
+    }
+}
+
 /// Leaves the terminal, the user and the directory alone that this process was started from: ignores SIGHUP, SIGINT and SIGTERM, and
 /// works in the root directory.
 ///

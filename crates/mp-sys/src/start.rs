@@ -182,6 +182,12 @@ pub(crate) fn is_secure() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
+/// Gives `signal` its default action in this process.
+pub(crate) fn by_default(signal: libc::c_int) {
+    // SAFETY: the default action runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// Ignores `signal` in this process.
 pub(crate) fn ignore(signal: libc::c_int) {
     // SAFETY: ignoring a signal runs no code of ours.

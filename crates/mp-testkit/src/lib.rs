@@ -5,12 +5,16 @@
 
 mod leak;
 pub mod proc;
-mod signals;
 mod watchdog;
 
 pub use leak::LeakCheck;
-pub use signals::heed_signals;
 pub use watchdog::{Watchdog, watchdog};
+
+/// Makes this process, and those that it starts from now on, heed SIGHUP, SIGINT and SIGTERM: `nohup`, or a shell that runs the tests in the
+/// background, ignores some of them, and processes inherit that.
+pub fn heed_signals() {
+    mp_sys::process::heed_signals();
+}
 
 /// Panics if a wait of this process had to be ended by a backstop although there was work: a lost wake-up.
 ///
