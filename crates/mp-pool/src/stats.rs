@@ -78,13 +78,13 @@ impl fmt::Display for PoolStats {
                 .map_or_else(|| String::from("-"), |start| format!("{:.1}", start.as_secs_f64() * 1e3));
             writeln!(
                 f,
-                "{:>6} {:>8} {start:>9} {:>9.3} {:>9.3} {:>8} {:>9.1}  {}",
+                "{:>6} {:>8} {start:>9} {:>9.3} {:>9.3} {:>8} {:>9}  {}",
                 worker.id,
                 worker.pid,
                 worker.working.as_secs_f64(),
                 worker.idle.as_secs_f64(),
                 worker.tasks,
-                worker.memory_bytes as f64 / f64::from(1 << 20),
+                worker.memory_bytes >> 20,
                 worker.end.as_deref().unwrap_or("")
             )?;
         }

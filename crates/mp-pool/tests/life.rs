@@ -103,7 +103,7 @@ fn e29_a_pool_grows_and_shrinks_while_it_works() {
         let tasks: Vec<_> = (0..40).map(|n| pool.submit(|n: u32| n, n).unwrap()).collect();
         pool.resize(size).unwrap();
         assert_eq!(pool.workers(), size);
-        assert!(tasks.into_iter().enumerate().all(|(n, task)| task.get().unwrap() == n as u32));
+        assert!((0..).zip(tasks).all(|(n, task)| task.get().unwrap() == n));
         assert_eq!(pool.map(|n: u32| n, 0..100).unwrap().len(), 100);
         assert_eq!(pool.worker_pids().len(), size);
     }
@@ -140,7 +140,7 @@ fn e7_a_closed_pool_takes_nothing_and_finishes_what_it_has() {
         TaskErrorKind::Pool(PoolError::Closed)
     ));
     pool.join().unwrap();
-    assert!(tasks.into_iter().enumerate().all(|(n, task)| task.get().unwrap() == n as u32));
+    assert!((0..).zip(tasks).all(|(n, task)| task.get().unwrap() == n));
     assert_eq!(dies.get().unwrap_err().signal(), Some(6));
     assert_no_backstop();
 }
@@ -157,7 +157,7 @@ fn e3_terminating_with_ten_thousand_queued_tasks_ends_all_of_them() {
     let tasks: Vec<_> = (0..10_000).map(|n| pool.submit(park, n).unwrap()).collect();
     let pids = pool.worker_pids();
     pool.terminate();
-    assert!(pids.into_iter().all(|pid| proc::has_ended(pid)));
+    assert!(pids.into_iter().all(proc::has_ended));
     for task in tasks {
         assert!(matches!(task.get().unwrap_err().kind, TaskErrorKind::Pool(PoolError::Closed)));
     }
@@ -252,7 +252,7 @@ fn e24_a_pool_tells_what_its_workers_did() {
     for n in 0..20 {
         pool.apply(|n: u32| n, n).unwrap();
     }
-    pool.apply(|()| std::process::exit(3), ()).map(|()| ()).unwrap_err();
+    pool.apply(|code: i32| -> u32 { std::process::exit(code) }, 3).unwrap_err();
     pool.apply(|n: u32| n, 1).unwrap();
     let stats = pool.stats();
     assert_eq!((stats.tasks_done, stats.tasks_failed), (22, 1));

@@ -125,7 +125,7 @@ fn e14_a_task_that_runs_too_long_is_ended_and_no_other() {
     let quick: Vec<_> = (0..20).map(|n| pool.submit(|n: u32| n, n).unwrap()).collect();
     let error = hung.get().unwrap_err();
     assert!(error.is_timed_out(), "{error}");
-    assert!(quick.into_iter().enumerate().all(|(n, task)| task.get().unwrap() == n as u32));
+    assert!((0..).zip(quick).all(|(n, task)| task.get().unwrap() == n));
     // Also when nobody waits.
     let (runs, running) = channel(2).unwrap();
     let hung = pool.submit(hang, runs).unwrap();
@@ -280,5 +280,5 @@ fn e20_submitting_waits_while_too_many_are_in_flight() {
             task
         })
         .collect();
-    assert!(tasks.into_iter().enumerate().all(|(n, task)| task.get().unwrap() == n as u32));
+    assert!((0..).zip(tasks).all(|(n, task)| task.get().unwrap() == n));
 }
