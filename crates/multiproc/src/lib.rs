@@ -33,6 +33,8 @@
 //! | wait for several things at once | [`macro@select`], [`Select`] | [`mp_channel`] |
 //! | talk to strangers, and to Python | [`connection`], [`untrusted`] | [`mp_channel`] |
 //! | spread work over worker processes | [`Pool`] | [`mp_pool`] |
+//! | the same over threads, or in the caller; code for any of them | [`ThreadPool`], [`Inline`], [`Executor`] | [`mp_pool`] |
+//! | name functions for other builds of a program | [`macro@task`], [`named`], [`NamedExecutor`] | [`mp_pool`] |
 //! | send files, sockets, pipes | [`Fd`] | [`mp_shm`] |
 //! | keep handles of any type in one table | [`AnyHandle`] | [`mp_shm`] |
 //! | share memory | [`Shared`], [`shm::Array`], [`shm::Segment`]; send a segment: [`shm::MemoryHandle`] | [`mp_shm`] |
@@ -53,7 +55,11 @@ pub use mp_channel::{
     SendFailure, Sender, broadcast, channel, channel_in, connection, growing_channel, growing_channel_in,
     joinable, oneshot, pipe, request, select, server, spsc, untrusted,
 };
-pub use mp_pool::{MapError, Pool, PoolBuilder, PoolError, PoolStats, Task, TaskError};
+pub use mp_pool as pool;
+pub use mp_pool::{
+    Executor, Inline, InlineTask, MapError, NamedExecutor, NamedTask, Pool, PoolBuilder, PoolError,
+    PoolStats, Task, TaskError, TaskHandle, ThreadPool, ThreadPoolBuilder, ThreadTask, named, task,
+};
 pub use mp_shm as shm;
 pub use mp_shm::error::SessionError;
 pub use mp_shm::{AnyHandle, Fd, Message, Session, Shared, ShmSafe, rkyv};
