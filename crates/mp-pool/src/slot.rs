@@ -1,8 +1,7 @@
 //! Where a thread leaves the value of a task, and another one waits for it.
 //!
 //! ```text
-//! Pending ──fill──► Done ──wait──► Taken
-//!    └─────abandon────▲
+//! None ──fill, abandon──► Some(value or error) ──wait──► None
 //! ```
 //!
 //! What comes first counts: a value that arrives after the pool was closed is given back to who brings it.
@@ -11,14 +10,8 @@ use crate::error::{PoolError, TaskError};
 use crate::failure;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-enum Outcome<R> {
-    Pending,
-    Done(Result<R, TaskError>),
-    Taken,
-}
-
 pub(crate) struct Slot<R> {
-    outcome: Mutex<Outcome<R>>,
+    outcome: Mutex<Option<Result<R, TaskError>>>,
     changed: Condvar,
 }
 
@@ -30,36 +23,34 @@ pub(crate) trait Abandon: Send + Sync {
 
 impl<R> Slot<R> {
     pub(crate) fn new() -> Self {
-        Self { outcome: Mutex::new(Outcome::Pending), changed: Condvar::new() }
+        Self { outcome: Mutex::new(None), changed: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Outcome<R>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Result<R, TaskError>>> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the value back if it comes too late. (Its destructor is user code, which runs under no lock.)
     pub(crate) fn fill(&self, value: Result<R, TaskError>) -> Option<Result<R, TaskError>> {
         let mut outcome = self.lock();
-        if !matches!(*outcome, Outcome::Pending) {
+        if outcome.is_some() {
             return Some(value);
         }
-        *outcome = Outcome::Done(value);
+        *outcome = Some(value);
         self.changed.notify_all();
         None
     }
 
     pub(crate) fn is_filled(&self) -> bool {
-        !matches!(*self.lock(), Outcome::Pending)
+        self.lock().is_some()
     }
 
-    /// Waits for the value and takes it.
+    /// Waits for the value and takes it. Once: what is left there later is not for anybody.
     pub(crate) fn wait(&self) -> Result<R, TaskError> {
         let mut outcome = self.lock();
         loop {
-            match std::mem::replace(&mut *outcome, Outcome::Taken) {
-                Outcome::Done(value) => return value,
-                Outcome::Taken => return Err(closed()),
-                Outcome::Pending => *outcome = Outcome::Pending,
+            if let Some(value) = outcome.take() {
+                return value;
             }
             outcome = self.changed.wait(outcome).unwrap_or_else(PoisonError::into_inner);
         }
@@ -69,10 +60,6 @@ impl<R> Slot<R> {
 impl<R: Send> Abandon for Slot<R> {
     fn abandon(&self) {
         // An error has no destructor of the user's.
-        let _ = self.fill(Err(closed()));
+        let _ = self.fill(Err(failure::of_pool(PoolError::Closed)));
     }
-}
-
-fn closed() -> TaskError {
-    failure::of_pool(PoolError::Closed)
 }
