@@ -99,8 +99,12 @@ fn e26_a_build_that_ends_in_a_task_fails_the_tasks_that_it_had() {
     let done = cluster.submit(area, 2.0).unwrap();
     let ends = cluster.submit(exit, 3).unwrap();
     let behind = cluster.submit(area, 3.0).unwrap();
+    while !ends.is_finished() {
+        std::thread::yield_now();
+    }
+    let after = cluster.submit(area, 4.0).unwrap();
     assert!((done.get().unwrap() - 4.0).abs() < 1e-9);
-    for error in [ends.get().unwrap_err().to_string(), behind.get().unwrap_err().to_string()] {
-        assert!(error.contains("gone"), "{error}");
+    for error in [ends.get().unwrap_err(), behind.get().unwrap_err(), after.get().unwrap_err()] {
+        assert!(error.to_string().contains("gone"), "{error}");
     }
 }

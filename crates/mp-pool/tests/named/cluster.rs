@@ -1,6 +1,7 @@
 //! An executor that reaches beyond this build: programs at the other ends of sockets, which are given tasks in turn.
 //!
-//! Calls to one of them are answered in their order. Who waits for an answer reads those before it, too, and leaves them here.
+//! Calls to one of them are answered in their order. Who waits for an answer reads those before it, too, and leaves them here. Nobody
+//! reads while somebody submits, so what is on its way at a time must fit into the sockets: enough for the test.
 
 use mp_channel::connection::{Address, Auth, Connection, Listener, Plain};
 use mp_pool::named::{Answer, Call};
@@ -43,7 +44,8 @@ pub(crate) struct Cluster {
 
 pub(crate) struct ClusterTask<R> {
     node: Arc<Mutex<Node>>,
-    number: u64,
+    /// The number of its call, or why that could not be sent.
+    asked: Result<u64, String>,
     returns: PhantomData<fn() -> R>,
 }
 
@@ -81,9 +83,7 @@ impl Node {
         while self.answered <= number && self.lost.is_none() {
             self.take_in();
         }
-        let lost =
-            || Answer::refused(format!("the other build is gone: {}", self.lost.as_deref().unwrap_or("?")));
-        self.answers.remove(&number).unwrap_or_else(lost)
+        self.answers.remove(&number).unwrap_or_else(|| gone(self.lost.as_deref().unwrap_or_default()))
     }
 
     fn take_in(&mut self) {
@@ -95,6 +95,10 @@ impl Node {
             Err(error) => self.lost = Some(error.to_string()),
         }
     }
+}
+
+fn gone(why: &str) -> Answer {
+    Answer::refused(format!("the other build is gone: {why}"))
 }
 
 impl NamedExecutor for Cluster {
@@ -109,13 +113,11 @@ impl NamedExecutor for Cluster {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let node = self.nodes[turn % self.nodes.len()].clone();
         let mut locked = node.lock().unwrap();
-        if let Err(error) = locked.connection.send_value(&call) {
-            locked.lost.get_or_insert(error.to_string());
-        }
-        let number = locked.asked;
-        locked.asked += 1;
+        // One that cannot be sent has no answer; those before it may have.
+        let asked = locked.connection.send_value(&call).map(|()| locked.asked);
+        locked.asked += u64::from(asked.is_ok());
         drop(locked);
-        Ok(ClusterTask { node, number, returns: PhantomData })
+        Ok(ClusterTask { node, asked: asked.map_err(|error| error.to_string()), returns: PhantomData })
     }
 
     fn in_flight_max(&self) -> usize {
@@ -125,12 +127,17 @@ impl NamedExecutor for Cluster {
 
 impl<R: Plain> TaskHandle<R> for ClusterTask<R> {
     fn get(self) -> Result<R, TaskError> {
-        self.node.lock().unwrap().answer(self.number).value()
+        let answer = match self.asked {
+            Ok(number) => self.node.lock().unwrap().answer(number),
+            Err(why) => gone(&why),
+        };
+        answer.value()
     }
 
     fn is_finished(&self) -> bool {
+        let Ok(number) = self.asked else { return true };
         let mut node = self.node.lock().unwrap();
-        while node.answered <= self.number && node.lost.is_none() {
+        while node.answered <= number && node.lost.is_none() {
             match node.connection.poll(Duration::ZERO) {
                 Ok(false) => return false,
                 // Something, or the end, is there: it does not wait.
