@@ -1,9 +1,9 @@
 //! `#[derive(ShmSafe)]`.
 
-use proc_macro_crate::{FoundCrate, crate_name};
-use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens, quote};
-use syn::{Data, DeriveInput, Error, Fields, Ident, Result, parse_quote};
+use crate::root::root;
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Data, DeriveInput, Error, Fields, Result, parse_quote};
 
 pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let Data::Struct(data) = &input.data else {
@@ -21,7 +21,7 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     if matches!(data.fields, Fields::Unit) {
         return Err(Error::new_spanned(&input.ident, "there is nothing in it to share"));
     }
-    let root = root();
+    let root = root("mp-shm", "shm");
     let name = &input.ident;
     let text = name.to_string();
     let mut generics = input.generics.clone();
@@ -78,20 +78,4 @@ fn has_fixed_layout(input: &DeriveInput) -> Result<bool> {
         })?;
     }
     Ok(fixed)
-}
-
-/// The path to mp-shm from the crate that derives: itself, a dependency, or the front door.
-fn root() -> TokenStream {
-    let named = |name: &str, inside: TokenStream| match crate_name(name) {
-        Ok(FoundCrate::Itself) => Some(inside),
-        Ok(FoundCrate::Name(name)) => {
-            let name = Ident::new(&name, Span::call_site());
-            Some(quote!(::#name))
-        }
-        Err(_) => None,
-    };
-    named("mp-shm", quote!(::mp_shm))
-        .or_else(|| named("multiproc", quote!(::multiproc)).map(|path| quote!(#path::shm)))
-        .unwrap_or_else(|| quote!(::mp_shm))
-        .into_token_stream()
 }

@@ -14,30 +14,44 @@
 //! |---|---|
 //! | run one function | [`Pool::submit`], [`Pool::apply`]; what is submitted is a [`Task`]: wait, cancel, await, be called |
 //! | wait for several tasks | [`wait_any`], [`wait_all`], [`as_completed`], [`Pool::scope`] |
-//! | run a function for many inputs | [`Pool::map`], [`Pool::imap`], [`Pool::imap_unordered`], [`Pool::map_results`], [`ParMap::par_map`] |
+//! | run a function for many inputs | [`Pool::map`], [`Pool::imap`], [`Pool::imap_unordered`], [`Pool::map_results`], [`ParMap::par_map`]; in shared memory: [`Pool::map_slice`], [`Pool::map_into`] |
 //! | keep something in each worker | [`PoolBuilder::initializer`], [`with_worker_state`], [`PoolBuilder::finalizer`], [`Pool::join_with`] |
 //! | see what goes on | [`Pool::stats`], [`Pool::timeline`] |
 //!
-//! What it does not do yet: inputs that are shared in place, and values that land in place; progress bars, `tracing` spans.
+//! The same code runs in threads ([`ThreadPool`]) and in the caller ([`Inline`]): write it for any [`Executor`]. Functions marked
+//! [`#[task]`](macro@task) have names, by which a [`NamedExecutor`] can have them run by another build of the program ([`named`]).
+//!
+//! What it does not do yet: progress bars, `tracing` spans.
 #![forbid(unsafe_code)]
 
 mod builder;
 mod crew;
 mod dispatcher;
 mod error;
+mod executor;
+mod failure;
+mod inline;
 mod map;
+pub mod named;
 mod pool;
 mod scope;
+mod slot;
 mod state;
 mod stats;
 mod task;
+mod threads;
 mod worker;
 
 pub use builder::PoolBuilder;
 pub use error::{MapError, PoolError, TaskError, TaskErrorKind};
+pub use executor::{Executor, NamedExecutor, TaskHandle};
+pub use inline::{Inline, InlineTask};
 pub use map::{Imap, ParMap};
+pub use mp_derive::task;
+pub use named::NamedTask;
 pub use pool::Pool;
 pub use scope::Scope;
 pub use stats::{PoolStats, Slow, WorkerStats};
 pub use task::{Task, as_completed, wait_all, wait_any, wait_any_timeout};
+pub use threads::{ThreadPool, ThreadPoolBuilder, ThreadTask};
 pub use worker::{with_worker_state, worker_id};

@@ -150,8 +150,6 @@ impl State {
                 continue;
             };
             let tag = [task, entered.entry[0], entered.entry[1], 0];
-            entered.attempts += 1;
-            entered.pid = Some(to.process.pid());
             // Encoding runs the argument's own code, which may panic.
             let sent = mp_spawn::panics::catch(|| (entered.send)(&to.tasks, tag, &entered.skips));
             let sent = sent.unwrap_or_else(|panic| {
@@ -159,7 +157,11 @@ impl State {
             });
             match sent {
                 // A worker that has just died: its death will be reported, and the task with it.
-                Ok(()) | Err(SendFailure::Disconnected) => self.touch(worker, limits),
+                Ok(()) | Err(SendFailure::Disconnected) => {
+                    entered.attempts += 1;
+                    entered.pid = Some(to.process.pid());
+                    self.touch(worker, limits);
+                }
                 Err(failure) => {
                     self.dispatcher.finished(worker, task);
                     self.fail(task, TaskErrorKind::Encode(failure));

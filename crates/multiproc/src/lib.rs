@@ -33,6 +33,8 @@
 //! | wait for several things at once | [`macro@select`], [`Select`] | [`mp_channel`] |
 //! | talk to strangers, and to Python | [`connection`], [`untrusted`] | [`mp_channel`] |
 //! | spread work over worker processes | [`Pool`] | [`mp_pool`] |
+//! | the same over threads, or in the caller; code for any of them | [`ThreadPool`], [`Inline`], [`Executor`] | [`mp_pool`] |
+//! | name functions for other builds of a program | [`macro@task`], [`named`], [`NamedExecutor`] | [`mp_pool`] |
 //! | send files, sockets, pipes | [`Fd`] | [`mp_shm`] |
 //! | keep handles of any type in one table | [`AnyHandle`] | [`mp_shm`] |
 //! | share memory | [`Shared`], [`shm::Array`], [`shm::Segment`]; send a segment: [`shm::MemoryHandle`] | [`mp_shm`] |
@@ -53,9 +55,12 @@ pub use mp_channel::{
     SendFailure, Sender, broadcast, channel, channel_in, connection, growing_channel, growing_channel_in,
     joinable, oneshot, pipe, request, select, server, spsc, untrusted,
 };
+pub use mp_pool as pool;
 pub use mp_pool::{
-    Imap, MapError, ParMap, Pool, PoolBuilder, PoolError, PoolStats, Scope, Task, TaskError, TaskErrorKind,
-    as_completed, wait_all, wait_any, wait_any_timeout, with_worker_state, worker_id,
+    Executor, Imap, Inline, InlineTask, MapError, NamedExecutor, NamedTask, ParMap, Pool, PoolBuilder,
+    PoolError, PoolStats, Scope, Task, TaskError, TaskErrorKind, TaskHandle, ThreadPool, ThreadPoolBuilder,
+    ThreadTask, as_completed, named, task, wait_all, wait_any, wait_any_timeout, with_worker_state,
+    worker_id,
 };
 pub use mp_shm as shm;
 pub use mp_shm::error::SessionError;

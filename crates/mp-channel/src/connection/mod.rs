@@ -51,7 +51,7 @@ pub use listener::{Incoming, Listener};
 pub use options::{HANDSHAKE_TIMEOUT, MAX_MESSAGE_BYTES, Options};
 pub use peer::Peer;
 pub use reader::Reader;
-pub use value::Plain;
+pub use value::{Plain, from_bytes, to_bytes};
 pub use writer::Writer;
 
 use auth::Role;

@@ -52,6 +52,32 @@ impl<T> Plain for T where
 {
 }
 
+/// The bytes in which a value travels, for other ways than a connection, or as a part of a message.
+///
+/// # Errors
+/// [`SendError::Encode`].
+///
+/// # Examples
+/// ```
+/// use mp_channel::connection::{from_bytes, to_bytes};
+///
+/// let bytes = to_bytes(&("Ada".to_owned(), 5_u64))?;
+/// assert_eq!(from_bytes::<(String, u64)>(&bytes)?, ("Ada".to_owned(), 5));
+/// assert!(from_bytes::<(String, u64)>(&bytes[1..]).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn to_bytes<T: Plain>(value: &T) -> Result<Vec<u8>, SendError> {
+    encode(value).map(AlignedVec::into_vec)
+}
+
+/// The value that such bytes are, which are validated and may lie anywhere.
+///
+/// # Errors
+/// [`RecvError::Invalid`].
+pub fn from_bytes<T: Plain>(bytes: &[u8]) -> Result<T, RecvError> {
+    decode(bytes)
+}
+
 pub(super) fn encode<T: Plain>(value: &T) -> Result<AlignedVec, SendError> {
     rkyv::to_bytes::<rancor::Error>(value).map_err(|error| SendError::Encode(error.to_string()))
 }

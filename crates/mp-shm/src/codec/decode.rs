@@ -224,6 +224,11 @@ impl Drop for Payload {
 }
 
 /// A deserializer that can give out the handles of its message. Only [`Decoder`] is one.
+#[diagnostic::on_unimplemented(
+    message = "handles cannot be deserialised here",
+    label = "holds a handle: an end of a channel, a lock, shared memory, a function",
+    note = "they mean something to processes of one session only, and travel in messages of its channels"
+)]
 pub trait Detach: Fallible {
     /// Takes the `index`-th handle, which must be of this kind.
     ///

@@ -35,6 +35,11 @@ thread_local! {
 }
 
 /// A serializer that can carry handles beside the bytes. Only [`Encoder`] is one.
+#[diagnostic::on_unimplemented(
+    message = "handles cannot be serialised here",
+    label = "holds a handle: an end of a channel, a lock, shared memory, a function",
+    note = "they mean something to processes of one session only, and travel in messages of its channels"
+)]
 pub trait Attach: Fallible {
     /// Attaches a handle; returns its index in the message.
     ///

@@ -1,0 +1,38 @@
+//! Why a task has no value, where no worker process had it: the one place of this crate's other executors that makes errors.
+
+use crate::error::{PoolError, TaskError, TaskErrorKind};
+use mp_channel::SendFailure;
+use mp_shm::codec::{DecodeError, EncodeError};
+use mp_spawn::panics::Panic;
+
+pub(crate) fn panicked(panic: Panic) -> TaskError {
+    TaskError::new(TaskErrorKind::Panicked(panic), 0)
+}
+
+/// The argument could not be encoded where the task was submitted.
+pub(crate) fn unsendable(error: EncodeError) -> TaskError {
+    TaskError::new(TaskErrorKind::Encode(SendFailure::Encode(error)), 0)
+}
+
+/// The argument could not be decoded where the task was to run.
+pub(crate) fn argument(text: String) -> TaskError {
+    TaskError::new(TaskErrorKind::Argument(text), 0)
+}
+
+/// The value could not be encoded where the task ran.
+pub(crate) fn value(text: String) -> TaskError {
+    TaskError::new(TaskErrorKind::Value(text), 0)
+}
+
+/// The value could not be decoded where it was waited for.
+pub(crate) fn undecodable(error: DecodeError) -> TaskError {
+    TaskError::new(TaskErrorKind::Decode(error), 0)
+}
+
+pub(crate) fn refused(text: String) -> TaskError {
+    TaskError::new(TaskErrorKind::Refused(text), 0)
+}
+
+pub(crate) fn of_pool(error: PoolError) -> TaskError {
+    TaskError::new(TaskErrorKind::Pool(error), 0)
+}
