@@ -14,6 +14,7 @@ pub mod latency;
 pub mod locks;
 pub mod machine;
 pub mod measure;
+mod memory;
 pub mod ours;
 pub mod payload;
 pub mod peers;
