@@ -18,6 +18,7 @@ mod memory;
 pub mod ours;
 pub mod payload;
 pub mod peers;
+pub mod pool;
 pub mod raw_zygote;
 pub mod report;
 pub mod second;
