@@ -2,10 +2,14 @@
 
 use crate::Outcome;
 use crate::measure::{Plan, timed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// The shares that are reported, in thousandths: the median, the 99th percentile, and 99.9 %.
 pub const SHARES: [usize; 3] = [500, 990, 999];
+
+/// How long a side rests so that the other one has gone to sleep.
+const REST: Duration = Duration::from_micros(300);
 
 /// What a repetition of round trips gave.
 pub struct Trips {
@@ -38,6 +42,22 @@ pub fn time_trips(plan: &Plan, mut trip: impl FnMut(u32) -> Outcome<()>) -> Outc
     Ok(Trips { wall, single })
 }
 
+/// As [`time_trips`], but rests before each of them, so that the other side has gone to sleep. No rest is part of a figure.
+///
+/// # Errors
+/// Those of `trip`.
+pub fn time_rested_trips(plan: &Plan, mut trip: impl FnMut(u32) -> Outcome<()>) -> Outcome<Trips> {
+    let mut clocked = |turn| {
+        thread::sleep(REST);
+        let ((), time) = timed(|| trip(turn))?;
+        Ok(time)
+    };
+    (0..plan.warm_up).try_for_each(|turn| clocked(turn).map(drop))?;
+    let mut times = (plan.warm_up..plan.trips()).map(clocked).collect::<Outcome<Vec<_>>>()?;
+    let single = times.split_off(usize::try_from(plan.count)?);
+    Ok(Trips { wall: times.into_iter().sum(), single })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +76,17 @@ mod tests {
     fn every_trip_is_made_once_and_in_order() -> Outcome<()> {
         let (plan, mut made) = (Plan { rounds: 1, warm_up: 3, count: 8 }, vec![]);
         let trips = time_trips(&plan, |turn| {
+            made.push(turn);
+            Ok(())
+        })?;
+        assert_eq!(made, (0..13).collect::<Vec<_>>());
+        assert_eq!(trips.single.len(), 2);
+        Ok(())
+    }
+    #[test]
+    fn every_rested_trip_is_made_once_and_in_order() -> Outcome<()> {
+        let (plan, mut made) = (Plan { rounds: 1, warm_up: 3, count: 8 }, vec![]);
+        let trips = time_rested_trips(&plan, |turn| {
             made.push(turn);
             Ok(())
         })?;

@@ -1,9 +1,9 @@
 //! How a measurement runs: contestants in turn, several rounds, and the figures that come of it.
 
+use crate::Outcome;
 use crate::figures::Figures;
 use crate::latency::{SHARES, Trips, percentile};
 use crate::machine::cpu_time;
-use crate::{Outcome, payload};
 use std::time::{Duration, Instant};
 
 /// How much work one repetition does, and how often it is repeated.
@@ -285,21 +285,6 @@ pub fn timed<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<(T, Duration)> {
 pub fn starts(plan: &Plan, start: impl Fn(u32) -> Outcome<()>) -> Outcome<Duration> {
     (0..plan.warm_up).try_for_each(&start)?;
     let ((), time) = timed(|| (0..plan.count).try_for_each(&start))?;
-    Ok(time)
-}
-
-/// Runs a mapping of squares twice, first over the warm-up's numbers; times and checks the second.
-///
-/// # Errors
-/// Those of `map`, and wrong results.
-pub fn time_squares(plan: &Plan, map: impl Fn(Vec<u64>) -> Outcome<Vec<u64>>) -> Outcome<Duration> {
-    let numbers = |count: u32| (0..u64::from(count)).collect::<Vec<u64>>();
-    map(numbers(plan.warm_up))?;
-    let input = numbers(plan.count);
-    let (results, time) = timed(|| map(input))?;
-    if !payload::are_squares(&results, plan.count) {
-        return Err("wrong results".into());
-    }
     Ok(time)
 }
 

@@ -1,13 +1,14 @@
-//! The contestants that are this library: processes, pools and latest-value cells. Channels are in `channels::ours`, locks in `locks`.
+//! The contestants that are this library: processes and latest-value cells. Channels are in `channels::ours`, pools in `pool::ours`, locks
+//! in `locks`.
 
 use crate::Outcome;
 use crate::cells::{self, median_of};
 use crate::machine::{Pinned, move_to};
-use crate::measure::{Plan, starts, time_squares};
+use crate::measure::{Plan, starts};
 use crate::payload::{self, Payload};
 use multiproc::shm::latest::latest;
 use multiproc::shm::{Latest, LatestWriter, Value};
-use multiproc::{Builder, ForkServer, Pool, Process};
+use multiproc::{Builder, ForkServer, Process};
 use std::time::Duration;
 
 /// The second CPU for a child; see [`Pinned::second`].
@@ -75,15 +76,6 @@ fn beside_heap<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     // Until here it is in use.
     std::hint::black_box(&heap);
     done
-}
-
-/// Squares on a pool of two workers, which is made before the clock starts.
-///
-/// # Errors
-/// When the library fails, or a result is wrong.
-pub fn pool_map(plan: &Plan) -> Outcome<Duration> {
-    let pool = Pool::builder().workers(2).build()?;
-    time_squares(plan, |input| Ok(pool.map(payload::square, input)?))
 }
 
 /// Reads a latest-value cell that nobody writes.

@@ -1,9 +1,7 @@
-//! The contestants that are not this library, channels aside: a program started with the standard library, threads of rayon, and a plain
-//! loop.
+//! The contestant that is not this library where processes are started: a program started with the standard library.
 
-use crate::measure::{Plan, starts, time_squares};
-use crate::{Outcome, payload};
-use rayon::prelude::*;
+use crate::Outcome;
+use crate::measure::{Plan, starts};
 use std::env;
 use std::process::Command;
 use std::time::Duration;
@@ -20,21 +18,4 @@ pub fn command(plan: &Plan) -> Outcome<Duration> {
         let status = Command::new(&program).arg(EXIT_NOW).status()?;
         if status.success() { Ok(()) } else { Err(format!("it ended with {status}").into()) }
     })
-}
-
-/// Squares on the two threads of a rayon pool, which is made before the clock starts.
-///
-/// # Errors
-/// When the threads cannot start, or a result is wrong.
-pub fn rayon_map(plan: &Plan) -> Outcome<Duration> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
-    time_squares(plan, |input| Ok(pool.install(|| input.par_iter().map(|&n| payload::square(n)).collect())))
-}
-
-/// Squares in a plain loop, without any thread or process.
-///
-/// # Errors
-/// When a result is wrong.
-pub fn plain_map(plan: &Plan) -> Outcome<Duration> {
-    time_squares(plan, |input| Ok(input.iter().map(|&n| payload::square(n)).collect()))
 }

@@ -14,7 +14,7 @@
 
 use crate::machine::{Pinned, move_to};
 use crate::measure::Plan;
-use crate::{Outcome, channels, raw_zygote};
+use crate::{Outcome, channels, pool, raw_zygote};
 use rustix::io::{FdFlags, dup, fcntl_setfd};
 use std::env;
 use std::ffi::OsString;
@@ -32,7 +32,7 @@ const SPINS: u32 = 2000;
 /// What a second process is told.
 #[derive(Clone)]
 pub struct Job {
-    /// What it does; one of the names in [`channels::roles`] and [`raw_zygote::ROLES`].
+    /// What it does; one of the names in [`channels::roles`], [`pool::roles`] and [`raw_zygote::ROLES`].
     pub role: String,
     /// Bytes of a message.
     pub size: usize,
@@ -294,7 +294,7 @@ fn job(mut arguments: impl Iterator<Item = OsString>) -> Option<Job> {
 /// When the arguments are not those of [`SECOND`], or its work fails.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> Outcome<()> {
     let job = job(arguments).ok_or("arguments that no second process has")?;
-    let mut roles = channels::roles().chain(raw_zygote::ROLES.iter().copied());
+    let mut roles = channels::roles().chain(pool::roles()).chain(raw_zygote::ROLES.iter().copied());
     let work = roles.find(|(name, _)| *name == job.role).ok_or("no such role")?.1;
     move_to(job.cpu);
     println!("{}", work(&job)?.line());

@@ -155,6 +155,13 @@ fn examples() -> Result<bool> {
     example("wordcount")?.args(["--", "--chaos", "--check", "crates"]).run()?;
     example("hello")?.run()?;
     example("crash_box")?.run()?;
+    let picture = std::env::temp_dir().join(format!("mandelbrot-{}.png", std::process::id()));
+    let path = picture.to_str().ok_or("the path of temporary files is not UTF-8")?;
+    let drawn = example("mandelbrot")?.args(["--", "--size", "300", "--out", path, "--check"]).run();
+    // If it was not written, the run says so.
+    let _ = std::fs::remove_file(&picture);
+    drawn?;
+    example("integration")?.args(["--", "--pieces", "200", "--steps", "1000", "--check"]).run()?;
     example("frozen_archive")?.run()?;
     example("locks_in_a_file")?.run()?;
     Ok(true)

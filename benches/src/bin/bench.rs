@@ -1,13 +1,15 @@
 //! Measures this library beside the raw limits of the machine and its peers.
 //!
 //! `bench [--quick] [--only NAME] [--json FILE]`: prints a table, and with `--json` also writes a
-//! record with every repetition. Exit status 0: all measured, whether or not a goal was met;
+//! record with every repetition. `bench --list` prints what there is. Exit status 0: all measured, whether or not a goal was met;
 //! 1: a measurement failed or data was wrong; 2: wrong arguments.
 
 use lexopt::prelude::*;
 use mp_benches::channels::python;
 use mp_benches::measure::{Contestant, Measurement, Plan, Unit};
-use mp_benches::{Outcome, cells, channels, idle, locks, machine, ours, peers, raw_zygote, report, second};
+use mp_benches::{
+    Outcome, cells, channels, idle, locks, machine, ours, peers, pool, raw_zygote, report, second,
+};
 use serde_json::json;
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,10 +18,12 @@ use std::{env, fs, io};
 
 const USAGE: &str = "\
 Usage: bench [--quick] [--only NAME] [--json FILE]
+       bench --list
 
   --quick      three short rounds instead of seven
   --only NAME  one of the measurements listed below; may be given again
-  --json FILE  also write a record with every repetition";
+  --json FILE  also write a record with every repetition
+  --list       print the names of the measurements";
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -27,6 +31,7 @@ struct Options {
     quick: bool,
     only: Vec<String>,
     json: Option<PathBuf>,
+    list: bool,
     help: bool,
 }
 
@@ -39,6 +44,7 @@ impl Options {
                 Long("quick") => options.quick = true,
                 Long("only") => options.only.push(parser.value()?.string()?),
                 Long("json") => options.json = Some(parser.value()?.into()),
+                Long("list") => options.list = true,
                 Short('h') | Long("help") => options.help = true,
                 _ => return Err(argument.unexpected()),
             }
@@ -55,6 +61,7 @@ impl Options {
 fn measurements(quick: bool) -> Vec<Measurement> {
     let mut all = channels::measurements(quick);
     all.extend(starts(quick));
+    all.extend(pool::measurements(quick));
     all.extend(other_measurements(quick));
     all
 }
@@ -105,19 +112,9 @@ fn starts(quick: bool) -> [Measurement; 4] {
 }
 
 /// Those of anything else.
-fn other_measurements(quick: bool) -> [Measurement; 10] {
+fn other_measurements(quick: bool) -> [Measurement; 9] {
     let plan = |count| plan(quick, count);
     [
-        Measurement {
-            name: "pool_map",
-            unit: Unit::MillionsPerSecond,
-            plan: Plan { count: 1_000_000, ..plan(1_000_000) },
-            ours: Contestant::new("multiproc", ours::pool_map),
-            peers: vec![
-                Contestant::new("rayon", peers::rayon_map),
-                Contestant::new("plain loop", peers::plain_map),
-            ],
-        },
         Measurement {
             name: "mutex",
             unit: Unit::Nanoseconds,
@@ -226,6 +223,10 @@ fn main() -> ExitCode {
         Ok(options) if options.help => {
             println!("{USAGE}\n\nMeasurements:");
             measurements(true).iter().for_each(|one| println!("  {}", one.name));
+            ExitCode::SUCCESS
+        }
+        Ok(options) if options.list => {
+            measurements(true).iter().for_each(|one| println!("{}", one.name));
             ExitCode::SUCCESS
         }
         Ok(options) => status(&run(&options)),

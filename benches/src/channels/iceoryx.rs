@@ -7,12 +7,12 @@
 use super::contest::{
     PRODUCERS, consume, consume_share, expected_marks, ping, pong, produce, produce_share, shares, slots,
 };
-use super::memory::wait_until;
 use super::{Role, by_size, start_all};
 use crate::Outcome;
 use crate::latency::Trips;
 use crate::machine::Pinned;
 use crate::measure::Plan;
+use crate::memory::wait_until;
 use crate::payload;
 use crate::second::{Found, Job, Second, check, spins, together};
 use iceoryx2::config::Config;

@@ -3,7 +3,7 @@
 //! | file | contestant | left out |
 //! |---|---|---|
 //! | `ours` | this library, all use of it | |
-//! | `raw_flag`, `raw_ring`, `raw_mpmc` | the least that two processes need, in bare shared memory (`memory`) | |
+//! | `raw_flag`, `raw_ring`, `raw_mpmc` | the least that two processes need, in bare shared memory | |
 //! | `iceoryx` | iceoryx2, polling | many consumers of one message each: it publishes to all |
 //! | `ipc_channel` | ipc-channel, bytes and typed | many consumers: its receivers cannot be shared |
 //! | `crossbeam` | crossbeam-channel between threads, messages on the heap | |
@@ -19,7 +19,6 @@ pub mod crossbeam;
 pub mod iceoryx;
 pub mod ipc_channel;
 pub mod ipmpsc;
-mod memory;
 pub mod ours;
 pub mod pipe;
 pub mod python;

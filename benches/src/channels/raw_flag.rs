@@ -13,13 +13,13 @@
 #![expect(unsafe_code, reason = "hands plain bytes from one process to another")]
 
 use super::contest::{ping, ping_rested, pong, pong_rested};
-use super::memory::{Line, Memory, PATIENCE, Room};
 use super::{Role, by_size};
 use crate::Outcome;
-use crate::latency::Trips;
+use crate::latency::{Trips, time_rested_trips};
 use crate::machine::Pinned;
 use crate::measure::Plan;
-use crate::payload::{self, Payload};
+use crate::memory::{Line, Memory, PATIENCE, Room};
+use crate::payload::{self, Payload, Source};
 use crate::second::{Found, Job, Second, check};
 use rustix::io::Errno;
 use rustix::thread::futex;
@@ -148,6 +148,27 @@ pub fn roundtrip<const SIZE: usize>(plan: &Plan) -> Outcome<Trips> {
 /// As [`roundtrip`].
 pub fn roundtrip_one_cpu(plan: &Plan) -> Outcome<Trips> {
     trips::<64>(plan, Some(0), true)
+}
+
+/// Spinning, then sleeping; the second side sleeps when a message comes.
+///
+/// # Errors
+/// As [`roundtrip`].
+pub fn roundtrip_second_asleep(plan: &Plan) -> Outcome<Trips> {
+    let pinned = Pinned::to_first()?;
+    let memory = Memory::new(2 * MAILBOX)?;
+    let (mut outbox, mut inbox) = (Mailbox::<64>::new(&memory, 0)?, Mailbox::<64>::new(&memory, 1)?);
+    let job = Job::trips("flag/echo", 64, plan, &pinned);
+    let (spins, mut second) = (job.spins, Second::start(job, &[memory.descriptor()])?);
+    second.meet()?;
+    let mut source = Source::new();
+    let trips = time_rested_trips(plan, |turn| {
+        outbox.put(source.marked(turn.into()))?;
+        let right = inbox.take(spins, |message| payload::is_marked::<64>(message, turn.into()))?;
+        if right { Ok(()) } else { Err("a wrong answer".into()) }
+    })?;
+    check(second.join()?.right, plan.trips())?;
+    Ok(trips)
 }
 
 /// Both sides asleep when a message comes.

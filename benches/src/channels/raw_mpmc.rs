@@ -14,11 +14,11 @@
 #![expect(unsafe_code, reason = "hands plain bytes from one process to another")]
 
 use super::contest::{PRODUCERS, consume, consume_share, expected_marks, produce, produce_share, shares};
-use super::memory::{Line, Memory, Raw, wait_until};
 use super::{Role, start_all};
 use crate::Outcome;
 use crate::machine::Pinned;
 use crate::measure::Plan;
+use crate::memory::{Line, Memory, Raw, wait_until};
 use crate::payload::{self, Payload};
 use crate::second::{Found, Job, Second, together};
 use std::cell::UnsafeCell;

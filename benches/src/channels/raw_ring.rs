@@ -11,11 +11,11 @@
 #![expect(unsafe_code, reason = "hands plain bytes from one process to another")]
 
 use super::contest::{consume, produce, slots};
-use super::memory::{Line, Memory, Raw, Room, wait_for};
 use super::{Role, by_size};
 use crate::Outcome;
 use crate::machine::Pinned;
 use crate::measure::Plan;
+use crate::memory::{Line, Memory, Raw, Room, wait_for};
 use crate::payload;
 use crate::second::{Found, Job, Second};
 use std::sync::atomic::{AtomicU64, Ordering};

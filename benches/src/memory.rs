@@ -14,26 +14,28 @@ use std::time::{Duration, Instant};
 use std::{hint, thread};
 
 /// When the other process counts as gone.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What may lie in the memory.
 ///
 /// # Safety
 /// Every bit pattern is a value, and every byte is an atomic or inside an `UnsafeCell`.
-pub(super) unsafe trait Raw {}
+pub(crate) unsafe trait Raw {}
 
 /// An atomic number on cache lines of its own.
 #[repr(C, align(128))]
-pub(super) struct Line<T>(pub(super) T);
+pub(crate) struct Line<T>(pub(crate) T);
 
 // SAFETY: an atomic number; the rest is padding.
 unsafe impl Raw for Line<AtomicU32> {}
 // SAFETY: as above.
 unsafe impl Raw for Line<AtomicU64> {}
+// SAFETY: an atomic number.
+unsafe impl Raw for AtomicU64 {}
 
 /// Room for a message, which one side at a time may use.
 #[repr(C, align(64))]
-pub(super) struct Room<const SIZE: usize>(UnsafeCell<[u8; SIZE]>);
+pub(crate) struct Room<const SIZE: usize>(UnsafeCell<[u8; SIZE]>);
 
 // SAFETY: its access functions are unsafe and leave it to their caller that sides take turns.
 unsafe impl<const SIZE: usize> Sync for Room<SIZE> {}
@@ -46,7 +48,7 @@ impl<const SIZE: usize> Room<SIZE> {
     /// # Safety
     /// The caller's side owns the room: no other side reads or writes it now.
     #[inline]
-    pub(super) unsafe fn write(&self, message: &[u8; SIZE]) {
+    pub(crate) unsafe fn write(&self, message: &[u8; SIZE]) {
         let from = std::ptr::from_ref(message);
         // SAFETY: both are valid, `message` is private and therefore elsewhere, and by the caller's promise nobody else uses the target.
         unsafe { self.0.get().copy_from_nonoverlapping(from, 1) }
@@ -57,14 +59,14 @@ impl<const SIZE: usize> Room<SIZE> {
     /// # Safety
     /// As for [`write`](Self::write), until `look` returns.
     #[inline]
-    pub(super) unsafe fn read<R>(&self, look: impl FnOnce(&[u8; SIZE]) -> R) -> R {
+    pub(crate) unsafe fn read<R>(&self, look: impl FnOnce(&[u8; SIZE]) -> R) -> R {
         // SAFETY: valid, every bit pattern is a value, and by the caller's promise nobody writes it while `look` runs.
         look(unsafe { &*self.0.get() })
     }
 }
 
 /// A process's view of the memory.
-pub(super) struct Memory {
+pub(crate) struct Memory {
     start: NonNull<u8>,
     len: usize,
     file: File,
@@ -72,14 +74,14 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Makes `len` bytes of zeros and maps them.
-    pub(super) fn new(len: usize) -> Outcome<Self> {
+    pub(crate) fn new(len: usize) -> Outcome<Self> {
         let file = File::from(memfd_create("raw-limit", MemfdFlags::CLOEXEC)?);
         file.set_len(u64::try_from(len)?)?;
         Self::map(file)
     }
 
     /// Maps what the first process handed on as the first descriptor.
-    pub(super) fn of(job: &Job) -> Outcome<Self> {
+    pub(crate) fn of(job: &Job) -> Outcome<Self> {
         Self::map(File::from(job.descriptor(0)?))
     }
 
@@ -92,12 +94,12 @@ impl Memory {
     }
 
     /// For [`Second::start`](crate::second::Second::start).
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
     /// `count` of `T` from byte `offset` on.
-    pub(super) fn slice<T: Raw>(&self, offset: usize, count: usize) -> Outcome<&[T]> {
+    pub(crate) fn slice<T: Raw>(&self, offset: usize, count: usize) -> Outcome<&[T]> {
         let end = count.checked_mul(size_of::<T>()).and_then(|len| len.checked_add(offset));
         if end.is_none_or(|end| end > self.len) || !offset.is_multiple_of(align_of::<T>()) {
             return Err("outside of the memory".into());
@@ -110,7 +112,7 @@ impl Memory {
     }
 
     /// The `T` at byte `offset`.
-    pub(super) fn at<T: Raw>(&self, offset: usize) -> Outcome<&T> {
+    pub(crate) fn at<T: Raw>(&self, offset: usize) -> Outcome<&T> {
         Ok(self.slice(offset, 1)?.first().ok_or("nothing there")?)
     }
 }
@@ -124,7 +126,7 @@ impl Drop for Memory {
 
 /// Looks until `here` says yes; spins, then gives the CPU away.
 #[inline]
-pub(super) fn wait_until(spins: u32, mut here: impl FnMut() -> bool) -> Outcome<()> {
+pub(crate) fn wait_until(spins: u32, mut here: impl FnMut() -> bool) -> Outcome<()> {
     if here() { Ok(()) } else { wait_long(spins, here) }
 }
 
@@ -147,7 +149,7 @@ fn wait_long(spins: u32, mut here: impl FnMut() -> bool) -> Outcome<()> {
 
 /// The value of `word`, once `free` says that it will do.
 #[inline]
-pub(super) fn wait_for(word: &AtomicU64, spins: u32, free: impl Fn(u64) -> bool) -> Outcome<u64> {
+pub(crate) fn wait_for(word: &AtomicU64, spins: u32, free: impl Fn(u64) -> bool) -> Outcome<u64> {
     let mut value = 0;
     wait_until(spins, || {
         value = word.load(Ordering::Acquire);
