@@ -115,6 +115,7 @@ fn e20_inline_runs_nothing_behind_the_first_failure() {
 
 #[test]
 fn e20_a_marked_function_is_called_as_any_other_and_gives_a_pointer() {
+    let _watchdog = watchdog(LIMIT);
     let roots: Vec<bool> = (0..3).map(*is_even).collect();
     assert_eq!(roots, [is_even(0), is_even(1), is_even(2)]);
     let pool = Inline;

@@ -33,6 +33,7 @@ fn e26_there_are_as_many_threads_as_asked_for_and_all_work() {
 
 #[test]
 fn e26_a_pool_without_threads_is_an_error() {
+    let _watchdog = watchdog(LIMIT);
     assert!(matches!(ThreadPool::new(0), Err(PoolError::NoWorkers)));
     assert!(ThreadPool::builder().build().unwrap().threads() >= 1);
 }
