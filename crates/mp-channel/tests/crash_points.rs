@@ -63,6 +63,8 @@ fn take_part(((items, items_out), (grown, grown_out), rounds): Part) -> Result<u
     let mut select = Select::new();
     select.end(&items_out);
     let (mut lane, mut lane_out) = spsc::channel::<Item>(2).map_err(|error| error.to_string())?;
+    // What is in this one leaves it several at once.
+    let (mut plain, mut plain_out) = spsc::channel::<[u8; 8]>(16).map_err(|error| error.to_string())?;
     for round in 0..rounds {
         if round.is_multiple_of(100)
             && !silent.recv_timeout(Duration::from_millis(1)).is_err_and(|error| error.is_empty())
@@ -103,6 +105,13 @@ fn take_part(((items, items_out), (grown, grown_out), rounds): Part) -> Result<u
         lane.try_send(item(round)).map_err(|error| error.to_string())?;
         if lane_out.try_recv().map_err(|error| error.to_string())?.0 != round {
             return Err("another message came out of the lane".to_owned());
+        }
+        let both = [round, round + 1].map(u64::to_ne_bytes);
+        plain.send_all(both).map_err(|error| error.to_string())?;
+        let mut run = Vec::new();
+        plain_out.try_recv_many(&mut run, 3).map_err(|error| error.to_string())?;
+        if run != both {
+            return Err("other messages came out of the lane".to_owned());
         }
         if round.is_multiple_of(20) {
             // One of this party's own grows for certain, the others' perhaps at the same time as somebody else finds it full.
