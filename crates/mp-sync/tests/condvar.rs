@@ -2,72 +2,17 @@
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use mp_shm::{Shared, ShmSafe};
+mod door;
+
+use door::{Door, allow, door, taken, waiting};
+use mp_shm::Shared;
 use mp_spawn::Process;
-use mp_sync::{Condvar, Latch, LockError, LockResult, Mutex, MutexGuard};
+use mp_sync::{Latch, LockError};
 use mp_testkit::proc::Task;
 use mp_testkit::{assert_no_backstop, proc, watchdog};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
-
-#[derive(ShmSafe, Clone, Copy)]
-#[repr(C)]
-struct Counts {
-    waiting: u32,
-    allowed: u32,
-    through: u32,
-}
-
-#[derive(ShmSafe)]
-#[repr(C)]
-struct Door {
-    counts: Mutex<Counts>,
-    opened: Condvar,
-    moved: Condvar,
-}
-
-fn door() -> Shared<Door> {
-    Shared::<Door>::zeroed().unwrap()
-}
-
-/// One that waits wakes at every death, and may be killed in turn while it has the mutex; nothing is half changed then.
-fn taken<'a>(result: LockResult<MutexGuard<'a, Counts>>) -> MutexGuard<'a, Counts> {
-    result.unwrap_or_else(|error| {
-        let guard = error.into_guard().unwrap();
-        guard.recover();
-        guard
-    })
-}
-
-fn go_through(door: &Door) {
-    let mut counts = taken(door.counts.lock());
-    counts.waiting += 1;
-    door.moved.notify_all();
-    while counts.allowed == 0 {
-        counts = taken(door.opened.wait(counts));
-    }
-    counts.allowed -= 1;
-    counts.through += 1;
-    door.moved.notify_all();
-}
-
-fn child_through(door: Shared<Door>) {
-    go_through(&door);
-}
-
-/// Children that wait at the door, asleep.
-fn waiting(door: &Shared<Door>, count: u32) -> Vec<Process<()>> {
-    let children: Vec<_> = (0..count).map(|_| Process::spawn(child_through, door.clone()).unwrap()).collect();
-    let counts = door.counts.lock().unwrap();
-    drop(door.moved.wait_while(counts, |counts| counts.waiting < count).unwrap());
-    children.iter().for_each(|child| Task::leader(child.pid()).wait_until_blocked());
-    children
-}
-
-fn allow(door: &Door, count: u32) {
-    taken(door.counts.lock()).allowed += count;
-}
 
 fn wait_until_through(door: &Door, count: u32) {
     let mut counts = taken(door.counts.lock());
@@ -88,27 +33,6 @@ fn c2_notify_one_lets_one_go_and_the_others_sleep_on() {
         wait_until_through(&door, through);
         proc::until(|| children.iter().filter(|child| child.is_finished()).count() == through as usize);
     }
-    children.into_iter().for_each(|child| child.join().unwrap());
-    assert_no_backstop();
-}
-
-#[test]
-fn c2_notify_wakes_no_more_than_it_says() {
-    let _watchdog = watchdog(LONG);
-    let door = door();
-    let begin = Instant::now();
-    let children = waiting(&door, 3);
-    let sleeps = |child: &Process<()>| Task::leader(child.pid()).usage().unwrap().sleeps;
-    let before: Vec<u64> = children.iter().map(sleeps).collect();
-    // Nobody is allowed through, so who is woken goes to sleep again, and has slept once more.
-    door.opened.notify(2);
-    let woken = || children.iter().zip(&before).filter(|(child, before)| sleeps(child) > **before).count();
-    proc::until(|| woken() >= 2);
-    children.iter().for_each(|child| Task::leader(child.pid()).wait_until_blocked());
-    // After a second they look by themselves.
-    assert!(woken() == 2 || begin.elapsed() >= Duration::from_secs(1), "{} were woken", woken());
-    allow(&door, 3);
-    door.opened.notify_all();
     children.into_iter().for_each(|child| child.join().unwrap());
     assert_no_backstop();
 }
