@@ -1,5 +1,4 @@
 //! Starting processes from tests, whoever runs them; doc tests do it in each crate's examples.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_spawn::{Process, Stdio};
 use mp_testkit::watchdog;
