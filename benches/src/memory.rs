@@ -4,7 +4,7 @@
 use crate::Outcome;
 use crate::second::Job;
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::cell::UnsafeCell;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -91,6 +91,13 @@ impl Memory {
         // SAFETY: the kernel chooses a place that is free, so no memory in use is replaced.
         let address = unsafe { mmap(std::ptr::null_mut(), len, access, kind, &file, 0) }?;
         Ok(Self { start: NonNull::new(address.cast()).ok_or("mapped at address 0")?, len, file })
+    }
+
+    /// Touches all of it, as use of it before would have done.
+    pub(crate) fn touched(self) -> Outcome<Self> {
+        // SAFETY: this is the whole mapping made in `map`; the call changes no byte of it.
+        unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxPopulateWrite) }?;
+        Ok(self)
     }
 
     /// For [`Second::start`](crate::second::Second::start).

@@ -1,5 +1,6 @@
 //! The raw limit of pools: two workers that take ranges of tasks from one index in bare shared memory, and write results where they belong.
 //! It does the least that this needs: no recovery from death, no encoding, no function to be named, no checks of the other side.
+//! All memory is touched before the clock starts, since a pool can use memory again.
 //!
 //! ```text
 //! run | next | total | done | what the tasks need
@@ -169,7 +170,7 @@ fn places(range: Range<u64>) -> Outcome<Range<usize>> {
 
 /// A worker whose tasks have numbers as inputs and results.
 fn numbers(job: &Job, range: u64, task: impl Fn(u64) -> u64) -> Outcome<Found> {
-    let memory = Memory::of(job)?;
+    let memory = Memory::of(job)?.touched()?;
     let (control, [inputs, results]) = (Control::new(&memory)?, words(&memory, job.total)?);
     job.meet()?;
     control.work(range, |range| {
@@ -185,7 +186,7 @@ fn numbers(job: &Job, range: u64, task: impl Fn(u64) -> u64) -> Outcome<Found> {
 
 /// Times tasks with numbers, from inputs in the memory to results there.
 fn time_numbers(role: &str, plan: &Plan) -> Outcome<Duration> {
-    let memory = Memory::new(TASKS + 16 * usize::try_from(plan.total())?)?;
+    let memory = Memory::new(TASKS + 16 * usize::try_from(plan.total())?)?.touched()?;
     let (control, [inputs, results]) = (Control::new(&memory)?, words(&memory, plan.total())?);
     for (number, input) in (0..).zip(inputs) {
         input.store(number, Ordering::Relaxed);
@@ -238,7 +239,7 @@ fn rooms_in_place(memory: &Memory, count: u32) -> Outcome<&[Room<RESULT>]> {
 }
 
 fn results_in_place_role(job: &Job) -> Outcome<Found> {
-    let memory = Memory::of(job)?;
+    let memory = Memory::of(job)?.touched()?;
     let (control, rooms) = (Control::new(&memory)?, rooms_in_place(&memory, job.total)?);
     job.meet()?;
     control.work(1, |range| {
@@ -256,7 +257,7 @@ fn results_in_place_role(job: &Job) -> Outcome<Found> {
 /// # Errors
 /// As [`trivial`].
 pub fn results_in_place(plan: &Plan) -> Outcome<Duration> {
-    let memory = Memory::new(TASKS + RESULT * usize::try_from(plan.total())?)?;
+    let memory = Memory::new(TASKS + RESULT * usize::try_from(plan.total())?)?.touched()?;
     let (control, rooms) = (Control::new(&memory)?, rooms_in_place(&memory, plan.total())?);
     let workers = start("pool/results_in_place", plan, &memory)?;
     let run = |count: u32| {
@@ -332,7 +333,7 @@ impl<'a> Desk<'a> {
 }
 
 fn results_role(job: &Job) -> Outcome<Found> {
-    let memory = Memory::of(job)?;
+    let memory = Memory::of(job)?.touched()?;
     let (control, desk) = (Control::new(&memory)?, Desk::new(&memory)?);
     job.meet()?;
     control.work(1, |mut range| {
@@ -346,7 +347,7 @@ fn results_role(job: &Job) -> Outcome<Found> {
 /// # Errors
 /// As [`trivial`].
 pub fn results(plan: &Plan) -> Outcome<Duration> {
-    let memory = Memory::new(TASKS + Desk::BYTES)?;
+    let memory = Memory::new(TASKS + Desk::BYTES)?.touched()?;
     let (control, desk) = (Control::new(&memory)?, Desk::new(&memory)?);
     let workers = start("pool/results", plan, &memory)?;
     let time = time_results(plan, |input| {
