@@ -103,6 +103,7 @@ impl Shared {
             state.dispatcher.died(id);
             state.records.ended(id, String::from("let go of"));
             if let Some(worker) = state.workers.remove(&id) {
+                state.records.totals.workers_lost += u64::from(worker.is_ended);
                 // Its task channel goes, which tells it to end.
                 state.leaving.push(worker.process);
             }
@@ -189,9 +190,11 @@ impl Shared {
             return;
         }
         for fate in state.dispatcher.died(id) {
-            // What had not been begun is queued again.
-            if let Fate::Run(task) = fate {
-                self.judge(state, task, pid, &cause, progress.get());
+            match fate {
+                // The task that it was ended for is settled; this one has come after it, and is no more to blame than the worker.
+                Fate::Run(task) if is_ended => state.dispatcher.again(task),
+                Fate::Run(task) => self.judge(state, task, pid, &cause, progress.get()),
+                Fate::Requeued(_) => {}
             }
         }
         if is_ended {
@@ -246,7 +249,7 @@ impl Shared {
             state.dispatcher.again(task);
             return;
         }
-        let deaths = state.dispatcher.deaths(task);
+        let deaths = state.dispatcher.charge(task);
         if deaths > retries {
             state.dispatcher.gone(task);
             let attempts = entered.attempts;

@@ -4,7 +4,7 @@
 //! task     queued ─ assign ─► behind others at w, or run by w ─ finished ─► gone
 //!             ▲                    │ w died
 //!             ├── was behind ◄─────┤
-//!             └── again ◄── was run: the pool says whether it is run again, or is gone
+//!             └── again ◄── was run: the pool says whether it is charged and gone, or run again
 //!          cancel: queued ─► gone; behind ─► unwanted, and w is ended when it begins it; run ─► w is to be ended
 //! worker   starting ─ ready ─► live ─ retire ─► gets nothing more ─ has nothing left ─► spent
 //!          any ─ died ─► gone
@@ -26,7 +26,7 @@ pub(crate) type WorkerId = u64;
 /// What a worker's death means for a task it had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It was being run: it is [run again](Dispatcher::again), or [gone](Dispatcher::gone).
+    /// It was being run: it may be [charged](Dispatcher::charge); it is [run again](Dispatcher::again), or [gone](Dispatcher::gone).
     Run(TaskId),
     /// It had not been begun.
     Requeued(TaskId),
@@ -189,18 +189,15 @@ impl Dispatcher {
             self.queue.push_front(task);
             fates.push(Fate::Requeued(task));
         }
-        if let Some(task) = running
-            && let Some(charged) = self.charged.get_mut(&task)
-        {
-            *charged += 1;
-            fates.push(Fate::Run(task));
-        }
+        fates.extend(running.filter(|task| self.charged.contains_key(task)).map(Fate::Run));
         fates
     }
 
-    /// Deaths that a task is charged with.
-    pub(crate) fn deaths(&self, task: TaskId) -> u32 {
-        self.charged.get(&task).copied().unwrap_or(0)
+    /// Charges a task with a death; gives how many it is charged with.
+    pub(crate) fn charge(&mut self, task: TaskId) -> u32 {
+        let charged = self.charged.entry(task).or_insert(0);
+        *charged += 1;
+        *charged
     }
 
     /// Runs a task again, before all others.
@@ -251,20 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn only_the_task_that_was_run_is_charged_with_a_death() {
+    fn only_the_task_that_was_run_may_be_charged_with_a_death() {
         let mut dispatcher = with_workers(&[1]);
         dispatcher.submit(10);
         dispatcher.submit(11);
         while dispatcher.assign().is_some() {}
         assert_eq!(dispatcher.died(1), [Fate::Requeued(11), Fate::Run(10)]);
-        assert_eq!((dispatcher.deaths(10), dispatcher.deaths(11)), (1, 0));
+        assert_eq!(dispatcher.charge(10), 1);
         dispatcher.again(10);
         dispatcher.worker_started(2);
         dispatcher.worker_ready(2);
         assert_eq!(dispatcher.assign(), Some((2, 10)));
         assert_eq!(dispatcher.assign(), Some((2, 11)));
         assert_eq!(dispatcher.died(2), [Fate::Requeued(11), Fate::Run(10)]);
-        assert_eq!(dispatcher.deaths(10), 2);
+        assert_eq!(dispatcher.charge(10), 2);
         dispatcher.gone(10);
         assert_eq!(dispatcher.unfinished(), 1);
     }
@@ -364,7 +361,7 @@ mod tests {
                                     Fate::Run(task) => {
                                         assert_eq!(running, Some(task));
                                         *deaths.get_mut(&task).unwrap() += 1;
-                                        assert_eq!(dispatcher.deaths(task), deaths[&task]);
+                                        assert_eq!(dispatcher.charge(task), deaths[&task]);
                                         if deaths[&task] > retries {
                                             dispatcher.gone(task);
                                             assert!(ended.insert(task));

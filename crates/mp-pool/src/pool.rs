@@ -616,6 +616,10 @@ impl Shared {
             state.start_look = (look * 2).min(START_LOOK_LAST);
             Instant::now() + look
         });
+        if self.limits.is_timed {
+            // What is done is not late, however late this thread comes to look.
+            self.take_in_what_is_there(&mut state);
+        }
         let timer = self.tend(&mut state);
         let until = [look, timer, until].into_iter().flatten().min();
         state.driving = true;

@@ -222,8 +222,9 @@ impl State {
         true
     }
 
-    /// Kills a worker on purpose; that it is dead is found like any death.
+    /// Kills a worker on purpose; that it is dead is found like any death. It gets nothing more.
     fn end(&mut self, worker: WorkerId) {
+        self.dispatcher.retire(worker);
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.is_ended = true;
             // One that has ended meanwhile is no error.
@@ -242,9 +243,11 @@ impl State {
                 self.failed_starts = 0;
             }
             FAILED => {
-                let failure = message.decode::<Failure>().map(TaskErrorKind::from);
-                let text = failure.map_or_else(|error| error.to_string(), |kind| kind.to_string());
-                self.start_failure = Some(text.replace("the task panicked", "the initializer panicked"));
+                self.start_failure = Some(match message.decode::<Failure>() {
+                    Ok(Failure::Panicked(panic)) => format!("the initializer panicked: {panic}"),
+                    Ok(failure) => TaskErrorKind::from(failure).to_string(),
+                    Err(error) => error.to_string(),
+                });
                 return;
             }
             FINAL => {

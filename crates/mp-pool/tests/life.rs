@@ -185,7 +185,7 @@ fn e19_a_storm_of_deaths_breaks_the_pool_and_is_told() {
         }
     };
     assert!((4..=6).contains(&deaths), "{deaths}");
-    assert!(error.to_string().contains("6 workers died") || error.to_string().contains("broken"), "{error}");
+    assert!(error.to_string().contains("workers died within"), "{error}");
     assert!(matches!(pool.submit(|n: u32| n, 1), Err(PoolError::Broken(_))));
 }
 
@@ -258,8 +258,9 @@ fn e24_a_pool_tells_what_its_workers_did() {
     assert_eq!((stats.tasks_done, stats.tasks_failed), (22, 1));
     assert_eq!((stats.workers_started, stats.workers.len()), (3, 3));
     assert_eq!(stats.workers.iter().map(|worker| worker.tasks).sum::<u64>(), 22);
-    assert_eq!(stats.slowest[0].task, 0);
-    assert!(stats.slowest[0].time >= Duration::from_millis(30) && stats.slowest.len() == 10);
+    let slowest = &stats.slowest;
+    assert!(slowest.len() == 10 && slowest.is_sorted_by(|one, next| one.time >= next.time));
+    assert!(slowest.iter().any(|slow| slow.task == 0 && slow.time >= Duration::from_millis(30)));
     assert_eq!(stats.workers.iter().filter(|worker| worker.end.is_some()).count(), 1);
     let table = stats.to_string();
     assert!(table.contains("22 tasks done, 1 failed") && table.contains("exited with code 3"), "{table}");

@@ -246,11 +246,10 @@ pub(crate) fn forsake_all() {
 /// Makes the end of the program wait for its children. Called before each start, after the session's own end was arranged: what is registered last
 /// runs first.
 pub(crate) fn arrange_exit() -> io::Result<()> {
-    let pid = std::process::id();
-    if EXITS.swap(pid, Ordering::Relaxed) == pid {
+    // In a copy of this process it is registered already: what the parent registered runs there, too.
+    if EXITS.swap(std::process::id(), Ordering::Relaxed) != 0 {
         return Ok(());
     }
-    // In a forked child it is registered already: what the parent registered runs there, too.
     mp_sys::exit::register(at_exit)
 }
 

@@ -1,6 +1,6 @@
 //! Fork servers: small processes of this program that wait, and copy themselves for each process that is to start.
 //!
-//! Owns: the client of each server's zygote, which is started at the first use, and again when it has died. What is copied has the session
+//! Owns: the clients of each server's zygotes, one for each session, which are started at the first use, and again when they have died. What is copied has the session
 //! mapped already, and nothing else that costs time.
 //!
 //! ```text

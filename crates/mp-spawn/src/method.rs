@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// - What this process had of this library (channels, locks, processes, sessions that it was attached to) is still this process's: used in the
 ///   copy, it tells so by an error. What the copy is to have comes in its argument.
 /// - Handlers that the program has registered with `atexit` run at the end of the copy, too. What was buffered for output is written out before.
-/// - Where the copy's function never returns to is on its stack, with what that holds: nothing of it is dropped.
+/// - The copy runs its function on top of the caller's stack and never returns there: nothing on it is dropped in the copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StartMethod {

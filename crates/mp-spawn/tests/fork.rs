@@ -260,3 +260,30 @@ fn a10_what_was_buffered_before_a_fork_is_written_once() {
     child.join().unwrap();
     assert_eq!(said, "before;in it;after;");
 }
+
+/// Starts a process that runs until `gate` is gone, and returns without it.
+fn leaves_a_child((runs, gate): (Sender<()>, Receiver<u32>)) {
+    let wait = |(runs, gate): (Sender<()>, Receiver<u32>)| {
+        runs.send(()).unwrap();
+        gate.recv().unwrap_err();
+    };
+    drop(Process::spawn(wait, (runs, gate)).unwrap());
+}
+
+#[test]
+fn a13_a_copy_waits_at_its_end_for_the_children_it_has_started_and_for_no_others() {
+    with_one_thread(|()| {
+        // The copy's parent has one, too, for which it does not wait.
+        let (_sender, held) = channel::<u32>(1).unwrap();
+        let others =
+            Process::builder().daemon(true).spawn(|held: Receiver<u32>| drop(held.recv()), held).unwrap();
+        let (open, gate) = channel::<u32>(1).unwrap();
+        let (runs, running) = channel(1).unwrap();
+        let mut copy = fork().spawn(leaves_a_child, (runs, gate)).unwrap();
+        running.recv().unwrap();
+        assert!(copy.join_timeout(Duration::from_millis(100)).is_none(), "its child runs");
+        drop(open);
+        copy.join().unwrap();
+        others.kill().unwrap();
+    });
+}
