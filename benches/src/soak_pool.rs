@@ -8,6 +8,7 @@
 //! What is checked: every task resolves, as one of its kind may, and once; a map gives each input its value or its failure; the program is left with no
 //! child and the descriptors that it had, and with no object of the session more than before.
 
+use crate::soak_starts::{children, descriptors};
 use multiproc::{Pool, Process, Session, StartMethod, Task, TaskErrorKind};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
@@ -73,22 +74,12 @@ fn is_right(kind: u64, number: u64, result: &Result<u64, multiproc::TaskError>) 
     }
 }
 
-fn count(path: &str) -> usize {
-    fs::read_dir(path).into_iter().flatten().count()
-}
-
-fn children() -> usize {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    texts.map(|text| text.split_whitespace().count()).sum()
-}
-
 fn round(seed: u64) -> Told {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut wrong = Vec::new();
     // What the first use makes is not left over by a pool.
     drop(Pool::builder().workers(1).build());
-    let before = (count("/proc/self/fd"), Session::current().map(|session| session.audit().objects).ok());
+    let before = (descriptors(), Session::current().map(|session| session.audit().objects).ok());
     let method = if random.bool() { StartMethod::Spawn } else { StartMethod::ForkServer };
     let pool = Pool::builder().workers(3).start_method(method).retries(random.u32(..3));
     let Ok(pool) = pool.build().map(Arc::new) else { return (0, 0, vec![String::from("no pool")]) };
@@ -195,7 +186,7 @@ fn round(seed: u64) -> Told {
     if children() > fork_server {
         wrong.push(format!("{} children are left", children()));
     }
-    let after = (count("/proc/self/fd"), Session::current().map(|session| session.audit().objects).ok());
+    let after = (descriptors(), Session::current().map(|session| session.audit().objects).ok());
     // The socket and the process of the fork server.
     if after.0 > before.0 + 3 * fork_server || after.1 > before.1 {
         wrong.push(format!("descriptors and objects: {before:?} have become {after:?}"));

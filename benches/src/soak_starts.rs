@@ -52,7 +52,7 @@ fn is_right(how: u64, was_killed: bool, joined: &Result<u64, JoinError>) -> bool
     }
 }
 
-fn children() -> usize {
+pub(crate) fn children() -> usize {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     tasks
         .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
@@ -60,7 +60,7 @@ fn children() -> usize {
         .sum()
 }
 
-fn descriptors() -> usize {
+pub(crate) fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").into_iter().flatten().count()
 }
 

@@ -166,7 +166,7 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
         next
     }
 
-    /// Waits until there is a message at `position`, and gives its slot's index. Between this and [`finish_receive`](Self::finish_receive)
+    /// Waits until there is a message at `position`. Between this and [`finish_receive`](Self::finish_receive)
     /// no user code may run.
     ///
     /// # Errors
@@ -180,12 +180,12 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
         position: u64,
         patience: Patience,
         spin: impl FnOnce() -> Option<&'s Spin>,
-    ) -> Result<u32, Refused> {
+    ) -> Result<(), Refused> {
         // From before the slot is given back until after the wake.
         // SAFETY: as the caller promises.
         unsafe { self.control.not_full.0.pend(self.thread) };
         if self.can_receive(position) {
-            return Ok(self.shape.index(position));
+            return Ok(());
         }
         // SAFETY: as the caller promises.
         unsafe { self.begin_receive_waiting(position, patience, spin()) }
@@ -197,9 +197,8 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
         position: u64,
         patience: Patience,
         spin: Option<&Spin>,
-    ) -> Result<u32, Refused> {
-        let index = self.shape.index(position);
-        let slot = self.slots.word(index);
+    ) -> Result<(), Refused> {
+        let slot = self.slots.word(self.shape.index(position));
         let is_before = |found| {
             let seen = Seen::of(found);
             found == word(EMPTY, position, 0)
@@ -213,7 +212,7 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
             // FULL: as in `can_receive`.
             let found = slot.load(Ordering::Acquire);
             if found == word(FULL, position, 0) {
-                Ok(Ok(index))
+                Ok(Ok(()))
             } else if !is_before(found) {
                 Ok(Err(Refused::Corrupt))
             } else if nobody_sends {
@@ -224,10 +223,10 @@ impl<'a, S: Slots, W: World> Lane<'a, S, W> {
         };
         // SAFETY: as the caller promises.
         let waited = unsafe { self.control.not_empty.0.wait(self.world, patience, spin, attempt) };
-        let index = self.unless_refused(waited)?;
+        self.unless_refused(waited)?;
         // SAFETY: as the caller promises.
         unsafe { self.control.not_full.0.pend(self.thread) };
-        Ok(index)
+        Ok(())
     }
 
     /// Lets `take` take the messages from `position` on, of which [`begin_receive`](Self::begin_receive) has found the first, while there are any and it

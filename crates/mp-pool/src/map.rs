@@ -76,9 +76,7 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
     fn fill(&mut self) {
         let workers = self.pool.workers();
         while self.more && self.in_flight.len() < workers * (WINDOW + 1) {
-            let share = self.inputs.size_hint().0 / (workers * 2);
-            let is_far = self.fixed_size.is_some() || share == 0;
-            let len = if is_far { self.size } else { self.size.min(share) };
+            let len = cut(self.size, self.fixed_size.is_some(), self.inputs.size_hint().0, workers);
             let mut chunk = Vec::with_capacity(len);
             // What the inputs' own code panics with comes when all before it have come.
             let taken = catch_unwind(AssertUnwindSafe(|| chunk.extend(self.inputs.by_ref().take(len))));
@@ -220,13 +218,6 @@ pub(crate) fn map<A: Message + Send + 'static, R: Message + 'static>(
     }
 }
 
-/// Ranges in flight of [`map_into`].
-struct Span {
-    first: usize,
-    len: usize,
-    task: Task<Vec<()>>,
-}
-
 pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
     pool: &Pool,
     f: fn(A) -> R,
@@ -237,7 +228,7 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
     assert_eq!(total, outputs.len(), "inputs and outputs have different lengths");
     let fixed_size = pool.shared().settings.chunk_size;
     let (mut size, mut taken) = (fixed_size.unwrap_or(FIRST_CHUNK), 0);
-    let mut in_flight: VecDeque<Span> = VecDeque::new();
+    let mut in_flight: VecDeque<Chunk<()>> = VecDeque::new();
     let mut first_error: Option<MapError> = None;
     let mut note = |error: MapError| {
         if first_error.as_ref().is_none_or(|known| error.items.start < known.items.start) {
@@ -247,13 +238,12 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
     loop {
         let workers = pool.workers();
         while taken < total && in_flight.len() < workers * (WINDOW + 1) {
-            let share = (total - taken) / (workers * 2);
-            let len = if fixed_size.is_some() || share == 0 { size } else { size.min(share) };
-            let len = len.min(total - taken).min(RANGE_MAX);
+            let len =
+                cut(size, fixed_size.is_some(), total - taken, workers).min(total - taken).min(RANGE_MAX);
             #[expect(clippy::cast_possible_truncation, reason = "at most RANGE_MAX")]
             let range = (taken as u64, len as u32);
             match pool.submit_range(f, (inputs, outputs), range) {
-                Ok(task) => in_flight.push_back(Span { first: taken, len, task }),
+                Ok(task) => in_flight.push_back(Chunk { first: taken, len, task }),
                 Err(error) => {
                     let error = TaskError::new(TaskErrorKind::Pool(error), 0);
                     note(MapError { items: taken..total, error });
@@ -263,7 +253,7 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
             }
             taken += len;
         }
-        let Some(Span { first, len, task }) = in_flight.pop_front() else { break };
+        let Some(Chunk { first, len, task }) = in_flight.pop_front() else { break };
         let settled = task.settle();
         if let (Ok(done), None) = (&settled, fixed_size) {
             size = next_size(size, len, done.nanos);
@@ -297,6 +287,12 @@ pub trait ParMap: Iterator + Sized {
 }
 
 impl<I: Iterator> ParMap for I {}
+
+/// The length of a chunk when so many inputs are left, as far as that is known: towards the end they are smaller, unless their size is fixed.
+fn cut(size: usize, is_fixed: bool, left: usize, workers: usize) -> usize {
+    let share = left / (workers * 2);
+    if is_fixed || share == 0 { size } else { size.min(share) }
+}
 
 /// The size for the next chunks, after one of `len` inputs took `nanos`. At most eight times the one before: a measurement of a few
 /// inputs says little.

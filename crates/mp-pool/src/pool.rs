@@ -211,12 +211,7 @@ impl Pool {
             shared.wait_for(None, |state| (state.dispatcher.unfinished() < most).then_some(()));
         }
         let mut state = shared.lock();
-        if let Some(broken) = &state.broken {
-            return Err(broken.error());
-        }
-        if state.closed {
-            return Err(PoolError::Closed);
-        }
+        state.check_open()?;
         let id = state.next_task;
         state.next_task += 1;
         let entered = Entered {
@@ -239,7 +234,7 @@ impl Pool {
             shared.fill(&mut state);
             state.assign(shared.limits);
         }
-        shared.call_helper(&mut state)?;
+        shared.call_helper(&mut state);
         shared.release(state);
         Ok(Task::new(shared.clone(), id))
     }
@@ -296,7 +291,8 @@ impl Pool {
         Ok(outputs.to_vec())
     }
 
-    /// [`map`](Self::map) that gives all values there are, and for each other input why there is none.
+    /// [`map`](Self::map) that gives all values there are, and for each other input why there is none. (Of a chunk that failed as a whole the first has
+    /// the failure, the others its text.)
     pub fn map_results<A: Message + Send + 'static, R: Message + 'static>(
         &self,
         f: fn(A) -> R,
@@ -342,12 +338,13 @@ impl Pool {
     /// Changes the number of workers, to at least 1. More are started at once; of those too many each ends when it has done what it has.
     ///
     /// # Errors
-    /// A worker could not be started; the others are.
+    /// A worker could not be started; the others are. The pool is closed or broken.
     pub fn resize(&self, workers: usize) -> Result<(), PoolError> {
         if workers == 0 {
             return Err(PoolError::NoWorkers);
         }
         let mut state = self.shared.lock();
+        state.check_open()?;
         state.size = workers;
         let mut active: Vec<_> = state.dispatcher.active().collect();
         active.sort_by_key(|&worker| (state.dispatcher.load(worker), std::cmp::Reverse(worker)));
@@ -356,12 +353,10 @@ impl Pool {
         }
         self.shared.let_go(&mut state);
         let missing = workers.saturating_sub(active.len());
-        for _ in 0..missing {
-            self.shared.start_worker(&mut state)?;
-        }
+        let started = (0..missing).try_for_each(|_| self.shared.start_worker(&mut state));
         state.assign(self.shared.limits);
         self.shared.release(state);
-        Ok(())
+        started
     }
 
     /// Process ids of the workers. One that has died is replaced, under another id, when somebody waits for a task.
@@ -563,7 +558,7 @@ impl Shared {
             let was_awaited = entered.waker.is_some();
             entered.claim = Claim::Call(call);
             state.in_background += usize::from(!was_awaited);
-            self.call_helper_or_break(&mut state);
+            self.call_helper(&mut state);
         } else {
             let closed = Err(self.closed(task));
             state.calls.push((call, closed));
@@ -583,7 +578,7 @@ impl Shared {
                 Some(entered) => {
                     let was_awaited = entered.waker.replace(waker.clone()).is_some();
                     state.in_background += usize::from(!was_awaited);
-                    self.call_helper_or_break(&mut state);
+                    self.call_helper(&mut state);
                     None
                 }
                 None => Some(Err(self.closed(task))),
@@ -654,24 +649,19 @@ impl Shared {
         state.assign(self.limits);
     }
 
-    /// Makes sure that tasks are seen to although nobody waits.
-    fn call_helper(self: &Arc<Self>, state: &mut State) -> Result<(), PoolError> {
+    /// Makes sure that tasks are seen to although nobody waits. Without the thread for that the pool is broken.
+    fn call_helper(self: &Arc<Self>, state: &mut State) {
         if !state.needs_help(self.limits, self.settings.idle_timeout.is_some()) {
-            return Ok(());
+            return;
         }
-        if state.helper.is_none() {
-            let shared = self.clone();
-            let helper = std::thread::Builder::new().name("mp-pool".to_owned()).spawn(move || shared.help());
-            state.helper = Some(helper.map_err(PoolError::Thread)?);
-        } else {
+        if state.helper.is_some() {
             self.help.notify_one();
+            return;
         }
-        Ok(())
-    }
-
-    fn call_helper_or_break(self: &Arc<Self>, state: &mut State) {
-        if let Err(error) = self.call_helper(state) {
-            self.break_down(state, Broken::Text(error.to_string()));
+        let shared = self.clone();
+        match std::thread::Builder::new().name("mp-pool".to_owned()).spawn(move || shared.help()) {
+            Ok(helper) => state.helper = Some(helper),
+            Err(error) => self.break_down(state, Broken::Text(PoolError::Thread(error).to_string())),
         }
     }
 

@@ -136,6 +136,15 @@ pub(crate) struct Limits {
 }
 
 impl State {
+    /// Why no task can be submitted.
+    pub(crate) fn check_open(&self) -> Result<(), PoolError> {
+        match &self.broken {
+            Some(broken) => Err(broken.error()),
+            None if self.closed => Err(PoolError::Closed),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn is_settled(&self, task: TaskId) -> bool {
         self.settled.contains_key(&task) || !self.tasks.contains_key(&task)
     }

@@ -194,30 +194,37 @@ pub(crate) fn run_chunk<A: Message + 'static, R: Message + 'static>(assignment: 
         RESULT,
         |(function, arguments, skips), progress| {
             let mut values = Vec::with_capacity(arguments.len());
-            let mut failures = Vec::new();
-            let mut inputs = (0..).zip(arguments);
-            loop {
-                // One catch around all that go well.
-                let mut at = 0;
-                let ended = panics::catch(|| {
-                    for (place, argument) in inputs.by_ref() {
-                        if skips.contains(&place) {
-                            continue;
-                        }
-                        at = place;
-                        progress.set(u64::from(place) + 1);
-                        values.push(function.call(argument));
-                    }
-                });
-                match ended {
-                    Ok(()) => break,
-                    Err(panic) => failures.push((at, Failure::Panicked(panic))),
-                }
-            }
-            progress.set(NOWHERE);
+            let inputs = (0..).zip(arguments).filter(|(place, _)| !skips.contains(place));
+            let failures = one_by_one(progress, inputs, |_, argument| values.push(function.call(argument)));
             Ok((values, failures))
         },
     );
+}
+
+/// Calls `run` with each input of a chunk and its place; those that panic, which are no harm to the others.
+fn one_by_one<A>(
+    progress: &Value<u64>,
+    mut inputs: impl Iterator<Item = (u32, A)>,
+    mut run: impl FnMut(u32, A),
+) -> Vec<(u32, Failure)> {
+    let mut failures = Vec::new();
+    loop {
+        // One catch around all that go well.
+        let mut at = 0;
+        let ended = panics::catch(|| {
+            for (place, input) in inputs.by_ref() {
+                at = place;
+                progress.set(u64::from(place) + 1);
+                run(place, input);
+            }
+        });
+        match ended {
+            Ok(()) => break,
+            Err(panic) => failures.push((at, Failure::Panicked(panic))),
+        }
+    }
+    progress.set(NOWHERE);
+    failures
 }
 
 /// What a range of a shared array is sent as: where it begins and how long it is.
@@ -228,26 +235,13 @@ pub(crate) fn run_range<A: ShmSafe + Copy, R: ShmSafe + Copy>(assignment: Assign
     assignment.carry_out::<Range<A, R>, (Vec<()>, Vec<(u32, Failure)>)>(
         RESULT,
         |(function, inputs, outputs, (from, len), skips), progress| {
-            let mut failures = Vec::new();
-            let mut places = (0..len).filter(|place| !skips.contains(place));
-            loop {
-                let mut at = 0;
-                let ended = panics::catch(|| {
-                    for place in places.by_ref() {
-                        at = place;
-                        progress.set(u64::from(place) + 1);
-                        let index = usize::try_from(from).map_or(usize::MAX, |from| from + place as usize);
-                        if let Some(input) = inputs.get(index) {
-                            outputs.set(index, function.call(input));
-                        }
-                    }
-                });
-                match ended {
-                    Ok(()) => break,
-                    Err(panic) => failures.push((at, Failure::Panicked(panic))),
+            let places = (0..len).filter(|place| !skips.contains(place)).map(|place| (place, ()));
+            let failures = one_by_one(progress, places, |place, ()| {
+                let index = usize::try_from(from).map_or(usize::MAX, |from| from + place as usize);
+                if let Some(input) = inputs.get(index) {
+                    outputs.set(index, function.call(input));
                 }
-            }
-            progress.set(NOWHERE);
+            });
             Ok((Vec::new(), failures))
         },
     );

@@ -16,14 +16,11 @@
 #![expect(unsafe_code, reason = "fork, and writing out what the C library buffers")]
 
 use crate::gate::{Gate, pass};
-use crate::process::{Child, is_alone, tasks};
+use crate::process::{Child, EXIT_PANICKED, is_alone, tasks};
 use crate::start::{block_signals, restore_signals};
 use crate::{crash, pidfd};
 use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
-
-/// Exit code of a process whose job panicked, as of a program whose `main` did.
-const EXIT_PANICKED: i32 = 101;
 
 /// Copies this process. The copy calls `run` and exits with what it returns, or with 101 if it panics; nothing behind this call happens there.
 ///

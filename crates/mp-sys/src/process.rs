@@ -13,6 +13,9 @@ use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+/// Exit code of a process whose job panicked, as of a program whose `main` did.
+pub(crate) const EXIT_PANICKED: i32 = 101;
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {

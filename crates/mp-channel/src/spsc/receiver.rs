@@ -166,7 +166,7 @@ impl<T: Message> Receiver<T> {
 
     /// Lets more messages come, for some µs at most, where they have come faster than one by one: who looks for the next one takes its line from
     /// the sender that writes it.
-    fn gather(&mut self, count: usize, patience: Patience) {
+    fn gather(&self, count: usize, patience: Patience) {
         let End { view, spin: budget, position, streams, .. } = &self.end;
         let shape = view.shape();
         let last =
@@ -242,7 +242,7 @@ impl<T: Message> Receiver<T> {
             let lane = lane(view, &here, current);
             // SAFETY: the channel's words are in a session, which stays mapped until the process ends.
             match unsafe { lane.begin_receive(*position, patience, || spin(view, budget)) } {
-                Ok(_) => {
+                Ok(()) => {
                     let taken = take(&lane, *position, view, me);
                     *position = lane.finish_receive(*position, taken);
                     None

@@ -12,7 +12,7 @@
 
 use super::{BYTES_MAX, wire};
 use crate::gate::pass;
-use crate::process::{is_alone, tasks};
+use crate::process::{EXIT_PANICKED, is_alone, tasks};
 use crate::robust::{Registered, registered};
 use crate::start::{block_signals, restore_signals};
 use crate::{crash, force};
@@ -22,9 +22,6 @@ use rustix::process::Pid;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
-
-/// Exit code of a process whose job panicked, as of a program whose `main` did.
-const EXIT_PANICKED: i32 = 101;
 
 /// What a [`Client`](super::Client) asked a new process to do.
 #[derive(Debug)]
