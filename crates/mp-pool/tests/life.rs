@@ -135,6 +135,7 @@ fn e7_a_closed_pool_takes_nothing_and_finishes_what_it_has() {
     let _: &mp_pool::Task<()> = &dies;
     pool.close();
     assert!(matches!(pool.submit(|n: u32| n, 1), Err(PoolError::Closed)));
+    assert!(matches!(pool.resize(3), Err(PoolError::Closed)));
     assert!(matches!(
         pool.map(|n: u32| n, 0..3).unwrap_err().error.kind,
         TaskErrorKind::Pool(PoolError::Closed)
