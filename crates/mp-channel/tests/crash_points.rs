@@ -31,6 +31,8 @@ const RACES: &[&str] = &[
     "recover.swept",
     "recover.freed",
     "recover.counted",
+    "recover.thread_freed",
+    "recover.process_freed",
     "recover.before_advance",
     "block.freed",
 ];

@@ -2,7 +2,7 @@
 
 use crate::block::SHARED;
 use crate::handle::Kind;
-use crate::layout::{PROCESS_FREE, PROCESS_MAX};
+use crate::layout::PROCESS_FREE;
 use crate::session::Session;
 use std::sync::atomic::Ordering;
 
@@ -19,7 +19,7 @@ pub struct Audit {
     pub names: usize,
     /// References to objects, in ledgers, messages and names.
     pub references: u64,
-    /// Whether every object's counts equal the references that were found.
+    /// Whether every object's counts equal the references that were found, and the ids in use are those of the living.
     pub counts_are_right: bool,
 }
 
@@ -43,7 +43,7 @@ impl Session {
                 locked.for_each_attachment(offset, header, &mut |_, _| audit.references += 1);
             }
         });
-        for id in 1..self.header().process_high.load(Ordering::Relaxed).min(PROCESS_MAX) {
+        for id in self.process_ids().iter() {
             if self.process(id).is_some_and(|entry| entry.state.load(Ordering::Relaxed) != PROCESS_FREE) {
                 audit.processes += 1;
                 locked.for_each_entry(id, &mut |_, _| audit.references += 1);
@@ -51,7 +51,11 @@ impl Session {
         }
         locked.for_each_name(&mut |_, _| audit.names += 1);
         audit.references += audit.names as u64;
-        audit.counts_are_right = counted == audit.references;
+        let has_sentinel =
+            |&id: &u32| self.sentinel(id).is_some_and(|one| one.word.load(Ordering::Relaxed) != 0);
+        let ids_are_right = self.process_ids().iter().count() == audit.processes
+            && self.thread_ids().iter().all(|id| has_sentinel(&id));
+        audit.counts_are_right = counted == audit.references && ids_are_right;
         audit
     }
 

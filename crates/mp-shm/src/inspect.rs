@@ -11,10 +11,11 @@
 use crate::ShmSafe;
 use crate::block::{SHARED, SPAN_LARGE, SPAN_SMALL, Stamp, blocks_per_span, class_bytes};
 use crate::handle::Kind;
+use crate::ids::{Ids, words};
 use crate::layout::{
-    self, ARENA, BLOCK_HEADER_BYTES, BlockHeader, CLASSES, PROCESS_FREE, PROCESS_LIVE, PROCESS_MAX,
-    PROCESSES, PUBLISHED, PUBLISHED_MAX, ProcessEntry, SPAN_BYTES, SPANS, THREAD_MAX, THREADS, WAIT_MAX,
-    WAITS,
+    self, ARENA, BLOCK_HEADER_BYTES, BlockHeader, CLASSES, PROCESS_FREE, PROCESS_IDS, PROCESS_LIVE,
+    PROCESS_MAX, PROCESSES, PUBLISHED, PUBLISHED_MAX, ProcessEntry, SPAN_BYTES, SPANS, THREAD_MAX, THREADS,
+    WAIT_MAX, WAITS,
 };
 use crate::participants::is_alive;
 use crate::place::{Wait, WaitEntry};
@@ -206,7 +207,11 @@ impl View {
         Some(unsafe { value.assume_init() })
     }
 
-    fn table<T: ShmSafe>(&self, start: u64, numbers: std::ops::Range<u32>) -> impl Iterator<Item = (u32, T)> {
+    fn table<T: ShmSafe>(
+        &self,
+        start: u64,
+        numbers: impl Iterator<Item = u32>,
+    ) -> impl Iterator<Item = (u32, T)> {
         numbers.filter_map(move |number| {
             Some((number, self.at(start + u64::from(number) * size_of::<T>() as u64)?))
         })
@@ -223,7 +228,7 @@ impl View {
         if header.abi.into_inner() != layout::abi_hash() {
             return None;
         }
-        let process_high = header.process_high.into_inner().min(PROCESS_MAX);
+        let ids: [AtomicU64; words(PROCESS_MAX)] = self.at(PROCESS_IDS)?;
         let published_high = header.published_high.into_inner().min(PUBLISHED_MAX);
         let mut report = SessionReport {
             number: header.number.into_inner(),
@@ -239,7 +244,7 @@ impl View {
             waits: self.waits(WAITS, WAIT_MAX),
             more_blocks: false,
         };
-        for (id, entry) in self.table::<ProcessEntry>(PROCESSES, 1..process_high) {
+        for (id, entry) in self.table::<ProcessEntry>(PROCESSES, Ids(&ids).iter()) {
             let state = entry.state.into_inner();
             if state != PROCESS_FREE {
                 let lead = entry.lead.into_inner();

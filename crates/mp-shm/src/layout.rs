@@ -3,6 +3,8 @@
 //! ```text
 //! 0         header: what it is, the domain's lock, death epoch, high-water marks, free lists
 //! 4 KiB     bells       64 words, a cache line each
+//! 8 KiB     ids of processes in use, a bit each
+//! 16 KiB    ids of threads in use, a bit each
 //! 64 KiB    processes   4096 entries of 128 B
 //! 768 KiB   waits       512 entries of 32 B: who waits for which lock
 //! 832 KiB   published names  256 entries of 128 B
@@ -18,6 +20,7 @@
 //! 3. All but `death_epoch`, sentinels and block stamps is written under the domain's lock.
 
 use crate::ShmSafe;
+use crate::ids::words;
 use crate::lock::DomainLock;
 use crate::place::WaitEntry;
 use crate::published::PublishedEntry;
@@ -58,12 +61,8 @@ pub struct Header {
     pub members: Line<AtomicU32>,
     /// One of the `DIRTY_*` values: what a death under the lock, or in a recovery, left to be done.
     pub dirty: AtomicU32,
-    /// One more than the highest process id used.
-    pub process_high: AtomicU32,
     /// Where the search for a free process id begins: ids go round, so reuse is rare.
     pub process_next: AtomicU32,
-    /// One more than the highest thread id used.
-    pub thread_high: AtomicU32,
     /// Where the search for a free thread id begins.
     pub thread_next: AtomicU32,
     /// One more than the highest span used.
@@ -167,7 +166,9 @@ const _: () = assert!(size_of::<BlockHeader>() == 64);
 const _: () = assert!(size_of::<ProcessEntry>() == 128);
 const _: () = assert!(size_of::<ObjectEntry>() == 1024);
 const _: () = assert!(size_of::<Header>() as u64 <= BELLS);
-const _: () = assert!(BELLS + (BELL_COUNT * size_of::<Bell>()) as u64 <= PROCESSES);
+const _: () = assert!(BELLS + (BELL_COUNT * size_of::<Bell>()) as u64 <= PROCESS_IDS);
+const _: () = assert!(PROCESS_IDS + words(PROCESS_MAX) as u64 * 8 <= THREAD_IDS);
+const _: () = assert!(IDS_END <= PROCESSES);
 const _: () = assert!(PROCESSES + PROCESS_MAX as u64 * size_of::<ProcessEntry>() as u64 <= WAITS);
 const _: () = assert!(WAITS + (WAIT_MAX * size_of::<WaitEntry>()) as u64 <= PUBLISHED);
 const _: () = assert!(PUBLISHED + PUBLISHED_MAX as u64 * size_of::<PublishedEntry>() as u64 <= THREADS);
@@ -182,6 +183,12 @@ pub const SIZE_BYTES_MIN: u64 = 64 << 20;
 pub const BELLS: u64 = 4096;
 /// Bells: processes share them by their ids, so that a set of bells is one word.
 pub const BELL_COUNT: usize = 64;
+/// Offset of the bits of processes' ids.
+pub const PROCESS_IDS: u64 = 8 << 10;
+/// Offset of the bits of threads' ids.
+pub const THREAD_IDS: u64 = 16 << 10;
+/// Where the bits of ids end.
+pub const IDS_END: u64 = THREAD_IDS + words(THREAD_MAX) as u64 * 8;
 /// Offset of the process table.
 pub const PROCESSES: u64 = 64 << 10;
 /// Most processes at a time; id 0 is nobody.

@@ -63,6 +63,8 @@ pub mod handed;
 #[cfg(not(loom))]
 pub mod handle;
 #[cfg(not(loom))]
+mod ids;
+#[cfg(not(loom))]
 pub mod inspect;
 #[cfg(not(loom))]
 mod item;

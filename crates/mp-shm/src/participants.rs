@@ -16,9 +16,7 @@
 use crate::death::{self, Domain};
 use crate::domain::Locked;
 use crate::error::SessionError;
-use crate::layout::{
-    PROCESS_FREE, PROCESS_LIVE, PROCESS_MAX, PROCESS_STARTING, PROCESSES, ProcessEntry, THREAD_MAX, THREADS,
-};
+use crate::layout::{PROCESS_FREE, PROCESS_LIVE, PROCESS_STARTING, PROCESSES, ProcessEntry, THREADS};
 use crate::lead;
 use crate::session::{SESSIONS_MAX, Session};
 use crate::starts;
@@ -133,6 +131,7 @@ impl Session {
         let lead = lead.inspect_err(|_| {
             let _locked = self.lock();
             entry.state.store(PROCESS_FREE, Ordering::Release);
+            self.process_ids().remove(process);
         })?;
         let locked = self.lock();
         entry.lead.store(lead, Ordering::Relaxed);
@@ -148,19 +147,13 @@ impl Session {
 impl Locked {
     fn claim_process(&mut self) -> Result<u32, SessionError> {
         let header = self.header;
-        let next = header.process_next.load(Ordering::Relaxed).clamp(1, PROCESS_MAX - 1);
-        let id = (next..PROCESS_MAX)
-            .chain(1..next)
-            .find(|&id| {
-                id >= header.process_high.load(Ordering::Relaxed)
-                    || self
-                        .session
-                        .process(id)
-                        .is_some_and(|entry| entry.state.load(Ordering::Relaxed) == PROCESS_FREE)
-            })
-            .ok_or(SessionError::Full("process"))?;
+        let ids = self.session.process_ids();
+        let next = header.process_next.load(Ordering::Relaxed);
+        let id = ids.free_from(next).ok_or(SessionError::Full("process"))?;
         let size = size_of::<ProcessEntry>() as u64;
         self.commit_table(PROCESSES + u64::from(id) * size, size)?;
+        ids.insert(id);
+        mp_sys::crash::point("participants.process_id");
         let entry = self.session.process(id).ok_or(SessionError::NotASession)?;
         entry.pid.store(std::process::id(), Ordering::Relaxed);
         entry.start_time.store(mp_sys::process::own_start_time(), Ordering::Relaxed);
@@ -172,7 +165,6 @@ impl Locked {
         for (at, byte) in entry.name.iter().enumerate() {
             byte.store(name.get(at).copied().unwrap_or(0), Ordering::Relaxed);
         }
-        header.process_high.fetch_max(id + 1, Ordering::Relaxed);
         header.process_next.store(id + 1, Ordering::Relaxed);
         entry.state.store(PROCESS_STARTING, Ordering::Release);
         mp_sys::crash::point("participants.starting");
@@ -199,7 +191,8 @@ impl Locked {
         self.commit_table(THREADS + u64::from(id) * size, size)?;
         let sentinel = self.session.sentinel(id).ok_or(SessionError::NotASession)?;
         sentinel.tag.store(process, Ordering::Relaxed);
-        self.header.thread_high.fetch_max(id + 1, Ordering::Relaxed);
+        self.session.thread_ids().insert(id);
+        mp_sys::crash::point("participants.thread_id");
         self.header.thread_next.store(id + 1, Ordering::Relaxed);
         // SAFETY: the mapping stays until the process ends, the word was free (0), and recovery frees it only after the kernel
         // has marked it, which is after this thread has ended.
@@ -208,11 +201,7 @@ impl Locked {
     }
 
     fn free_thread(&self) -> Option<u32> {
-        let next = self.header.thread_next.load(Ordering::Relaxed).clamp(1, THREAD_MAX - 1);
-        let high = self.header.thread_high.load(Ordering::Relaxed);
-        (next..THREAD_MAX).chain(1..next).find(|&id| {
-            id >= high || self.session.sentinel(id).is_some_and(|one| one.word.load(Ordering::Relaxed) == 0)
-        })
+        self.session.thread_ids().free_from(self.header.thread_next.load(Ordering::Relaxed))
     }
 }
 
@@ -247,7 +236,7 @@ impl Domain for Session {
     fn sentinels<'a>(&'a self, watch: &mut dyn FnMut(&'a AtomicU32, u32) -> bool) -> bool {
         let (_, me) = halves(self.inner().me.load(Ordering::Relaxed));
         let mut dead = false;
-        for id in 1..self.header().process_high.load(Ordering::Acquire).min(PROCESS_MAX) {
+        for id in self.process_ids().iter() {
             let Some(entry) = self.process(id) else { break };
             if id == me || entry.state.load(Ordering::Acquire) != PROCESS_LIVE {
                 continue;
@@ -276,10 +265,9 @@ impl Domain for Session {
 impl Session {
     /// The sentinels of a process's threads, dead ones included.
     pub(crate) fn sentinels_of(self, process: u32) -> impl Iterator<Item = &'static RobustWord> {
-        (1..self.header().thread_high.load(Ordering::Acquire).min(THREAD_MAX))
-            .filter_map(move |id| self.sentinel(id))
-            .filter(move |one| {
-                one.tag.load(Ordering::Relaxed) == process && one.word.load(Ordering::Relaxed) != 0
-            })
+        let ids = self.thread_ids().iter();
+        ids.filter_map(move |id| self.sentinel(id)).filter(move |one| {
+            one.tag.load(Ordering::Relaxed) == process && one.word.load(Ordering::Relaxed) != 0
+        })
     }
 }

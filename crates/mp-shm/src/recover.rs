@@ -19,10 +19,7 @@ use crate::death;
 use crate::domain::Locked;
 use crate::handle::Kind;
 use crate::kinds;
-use crate::layout::{
-    DIRTY_BLOCKS, DIRTY_COUNTS, DIRTY_NOT, PROCESS_FREE, PROCESS_LIVE, PROCESS_MAX, PROCESS_STARTING,
-    THREAD_MAX,
-};
+use crate::layout::{DIRTY_BLOCKS, DIRTY_COUNTS, DIRTY_NOT, PROCESS_FREE, PROCESS_LIVE, PROCESS_STARTING};
 use crate::participants::is_alive;
 use mp_sys::robust::{OWNER_DIED, TID_MASK, WAITERS};
 use std::collections::{HashMap, HashSet};
@@ -99,17 +96,20 @@ impl Locked {
         let mut half_dead = self.mark_the_replaced();
         let mut threads = HashSet::new();
         let mut alive = HashSet::new();
-        for id in 1..self.header.thread_high.load(Ordering::Relaxed).min(THREAD_MAX) {
+        for id in self.session.thread_ids().iter() {
             let Some(sentinel) = self.session.sentinel(id) else { break };
             let word = sentinel.word.load(Ordering::Acquire);
-            if word & OWNER_DIED != 0 {
+            if word == 0 {
+                // Its holder died before it had the sentinel, or after it had freed it.
+                self.session.thread_ids().remove(id);
+            } else if word & OWNER_DIED != 0 {
                 threads.extend(u16::try_from(id));
             } else if is_alive(word) {
                 alive.insert(sentinel.tag.load(Ordering::Relaxed));
             }
         }
         let mut processes = HashSet::new();
-        for id in 1..self.header.process_high.load(Ordering::Relaxed).min(PROCESS_MAX) {
+        for id in self.session.process_ids().iter() {
             let Some(entry) = self.session.process(id) else { break };
             let pid = entry.pid.load(Ordering::Relaxed);
             let start_time = entry.start_time.load(Ordering::Relaxed);
@@ -125,6 +125,11 @@ impl Locked {
                     .is_ok_and(|found| {
                         found.is_none_or(|status| status.start_time != start_time || status.leader_ended)
                     }),
+                PROCESS_FREE => {
+                    // As with threads.
+                    self.session.process_ids().remove(id);
+                    false
+                }
                 _ => false,
             };
             if is_dead {
@@ -141,7 +146,7 @@ impl Locked {
     /// once there is no thread of that id any more. (A program whose first thread has ended for good is looked at for ever.)
     fn mark_the_replaced(&self) -> bool {
         let mut look_again = false;
-        for id in 1..self.header.process_high.load(Ordering::Relaxed).min(PROCESS_MAX) {
+        for id in self.session.process_ids().iter() {
             let Some(entry) = self.session.process(id) else { break };
             let lead = self.session.sentinel(entry.lead.load(Ordering::Relaxed));
             let lead_lives = lead.is_some_and(|lead| {
@@ -231,7 +236,7 @@ impl Locked {
         loop {
             let mut counts: HashMap<u64, [u32; 2]> = HashMap::new();
             let mut count = |object: u64, role: usize| counts.entry(object).or_default()[role] += 1;
-            for id in 1..self.header.process_high.load(Ordering::Relaxed).min(PROCESS_MAX) {
+            for id in self.session.process_ids().iter() {
                 let taking_part = self
                     .session
                     .process(id)
@@ -278,11 +283,15 @@ impl Locked {
         for &thread in &dead.threads {
             if let Some(sentinel) = self.session.sentinel(thread.into()) {
                 sentinel.word.store(0, Ordering::Release);
+                mp_sys::crash::point("recover.thread_freed");
+                self.session.thread_ids().remove(thread.into());
             }
         }
         for &process in &dead.processes {
             if let Some(entry) = self.session.process(process.into()) {
                 entry.state.store(PROCESS_FREE, Ordering::Release);
+                mp_sys::crash::point("recover.process_freed");
+                self.session.process_ids().remove(process.into());
             }
         }
     }

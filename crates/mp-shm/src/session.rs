@@ -13,9 +13,11 @@ use crate::ShmSafe;
 use crate::block::Caches;
 use crate::domain::Locked;
 use crate::error::SessionError;
+use crate::ids::{Ids, words};
 use crate::layout::{
     ARENA, BELL_COUNT, BELLS, BLOCK_HEADER_BYTES, Bell, BlockHeader, DIRTY_BLOCKS, DIRTY_COUNTS, DIRTY_NOT,
-    Header, MAGIC, PROCESSES, ProcessEntry, SIZE_BYTES, SIZE_BYTES_MIN, THREADS, WAIT_MAX, WAITS, abi_hash,
+    Header, IDS_END, MAGIC, PROCESS_IDS, PROCESS_MAX, PROCESSES, ProcessEntry, SIZE_BYTES, SIZE_BYTES_MIN,
+    THREAD_IDS, THREAD_MAX, THREADS, WAIT_MAX, WAITS, abi_hash,
 };
 use crate::lock::Acquired;
 use crate::participants::is_alive;
@@ -141,7 +143,7 @@ impl Session {
             }
         };
         file.note_use().map_err(SessionError::Create)?;
-        file.commit(0, BELLS + (BELL_COUNT * size_of::<Bell>()) as u64).map_err(SessionError::Create)?;
+        file.commit(0, IDS_END).map_err(SessionError::Create)?;
         let waits_bytes = (WAIT_MAX * size_of::<WaitEntry>()) as u64;
         file.commit(WAITS, waits_bytes).map_err(SessionError::Create)?;
         let mut attached = ATTACHED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,8 +164,6 @@ impl Session {
         }
         header.process_next.store(1, Ordering::Relaxed);
         header.thread_next.store(1, Ordering::Relaxed);
-        header.process_high.store(1, Ordering::Relaxed);
-        header.thread_high.store(1, Ordering::Relaxed);
         // HEADER: Release, pairs with the Acquire in `attach`.
         header.magic.store(MAGIC, Ordering::Release);
         Ok(session)
@@ -329,13 +329,28 @@ impl Session {
     }
 
     pub(crate) fn process(self, id: u32) -> Option<&'static ProcessEntry> {
-        (id != 0 && id < crate::layout::PROCESS_MAX)
+        (id != 0 && id < PROCESS_MAX)
             .then(|| self.at(PROCESSES + u64::from(id) * size_of::<ProcessEntry>() as u64))
             .flatten()
     }
 
+    /// Ids of processes that take part.
+    pub(crate) fn process_ids(self) -> Ids<'static> {
+        self.ids::<{ words(PROCESS_MAX) }>(PROCESS_IDS)
+    }
+
+    /// Ids of threads with a sentinel.
+    pub(crate) fn thread_ids(self) -> Ids<'static> {
+        self.ids::<{ words(THREAD_MAX) }>(THREAD_IDS)
+    }
+
+    fn ids<const WORDS: usize>(self, offset: u64) -> Ids<'static> {
+        let table: Option<&'static [AtomicU64; WORDS]> = self.at(offset);
+        Ids(table.unwrap_or_else(|| unreachable!("every session is larger than its tables")))
+    }
+
     pub(crate) fn sentinel(self, id: u32) -> Option<&'static RobustWord> {
-        (id != 0 && id < crate::layout::THREAD_MAX)
+        (id != 0 && id < THREAD_MAX)
             .then(|| self.at(THREADS + u64::from(id) * size_of::<RobustWord>() as u64))
             .flatten()
     }

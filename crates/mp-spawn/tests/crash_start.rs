@@ -11,9 +11,11 @@ use mp_testkit::{LeakCheck, assert_no_backstop, watchdog};
 use std::time::Duration;
 
 /// In the order in which a daemon passes them.
-const POINTS: [&str; 6] = [
+const POINTS: [&str; 8] = [
     "lifeline.asked",
+    "participants.process_id",
     "participants.starting",
+    "participants.thread_id",
     "participants.before_live",
     "deliver.taken",
     "deliver.named",

@@ -32,7 +32,7 @@ use super::client::words;
 use super::frame::{Answer, QUESTION_BYTES, Question, Status, Token};
 use crate::error::SessionError;
 use crate::handle::{Handle, Kind};
-use crate::layout::{PROCESS_FREE, PROCESS_MAX};
+use crate::layout::PROCESS_FREE;
 use crate::session::Session;
 use mp_sys::deadline::Deadline;
 use mp_sys::packet::{PacketListener, Socket};
@@ -272,8 +272,7 @@ impl Broker {
         self.members = self.session.header().members.0.load(Ordering::Acquire);
         let mut known = std::mem::take(&mut self.watched);
         let mut is_blind = false;
-        for id in 1..self.session.header().process_high.load(Ordering::Acquire).min(PROCESS_MAX) {
-            let Some(entry) = self.session.process(id) else { break };
+        for entry in self.session.process_ids().iter().filter_map(|id| self.session.process(id)) {
             if entry.state.load(Ordering::Acquire) == PROCESS_FREE {
                 continue;
             }
