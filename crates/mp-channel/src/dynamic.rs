@@ -117,6 +117,24 @@ impl DynReceiver {
         self.receive(Patience::None, None)
     }
 
+    /// How many messages wait here, at this moment; one that is just being sent may not be counted yet.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.end.len()
+    }
+
+    /// Whether [none](Self::len) waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether no other receiver is left, here or elsewhere. A death counts once it has been recovered from.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.end.receivers() == 1
+    }
+
     /// This end, to wait for.
     pub(crate) fn source(&self) -> Source {
         self.end.source(Side::Receiver)

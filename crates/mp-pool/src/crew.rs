@@ -1,7 +1,7 @@
 //! The workers of a pool: starting, replacing, letting go of them.
 
 use crate::builder::processors;
-use crate::dispatcher::{Fate, WINDOW, WorkerId};
+use crate::dispatcher::{Fate, WorkerId};
 use crate::error::{PoolError, TaskError, TaskErrorKind};
 use crate::pool::{START_LOOK_FIRST, Shared};
 use crate::state::{Broken, State, Worker};
@@ -22,7 +22,8 @@ const INTERRUPT: i32 = 2;
 impl Shared {
     pub(crate) fn start_worker(&self, state: &mut State) -> Result<(), PoolError> {
         let settings = &self.settings;
-        let (tasks, receiver) = dynamic::channel(WINDOW + STEPS).map_err(PoolError::Channel)?;
+        let room = self.room_of_each(state.size);
+        let (tasks, receiver) = dynamic::channel(room + STEPS).map_err(PoolError::Channel)?;
         let id = state.next_worker;
         let progress = Value::new(NOWHERE).map_err(|error| PoolError::Spawn(SpawnError::Session(error)))?;
         // Whatever ends this process, no worker outlives it.
@@ -53,14 +54,22 @@ impl Shared {
             let sent = (step.send)(&tasks, [0, entry[0], entry[1], 0]);
             sent.map_err(|error| PoolError::Worker(Box::new(TaskErrorKind::Encode(error))))?;
         }
-        let argument = (orders, receiver, self.result_sender.clone(), progress.clone());
+        let argument = (orders, receiver.clone(), self.result_sender.clone(), progress.clone());
         let process = builder.spawn(worker::main, argument).map_err(PoolError::Spawn)?;
         state.next_worker += 1;
         state.records.started(id, process.pid());
-        state
-            .workers
-            .insert(id, Worker { process, tasks, progress, since: (None, Instant::now()), is_ended: false });
-        state.dispatcher.worker_started(id);
+        state.workers.insert(
+            id,
+            Worker {
+                process,
+                tasks,
+                untaken: receiver,
+                progress,
+                since: (None, Instant::now()),
+                is_ended: false,
+            },
+        );
+        state.dispatcher.worker_started(id, room);
         state.start_look = START_LOOK_FIRST;
         Ok(())
     }
@@ -142,6 +151,7 @@ impl Shared {
         for task in late {
             state.stop(task, TaskErrorKind::TimedOut);
         }
+        state.assign(self.limits);
         for worker in idle {
             state.dispatcher.retire(worker);
         }
@@ -156,7 +166,7 @@ impl Shared {
             .workers
             .iter()
             .filter(|(id, worker)| {
-                worker.tasks.is_disconnected()
+                worker.untaken.is_alone()
                     || (!state.dispatcher.is_ready(**id) && worker.process.is_finished())
             })
             .map(|(id, _)| *id)
@@ -194,7 +204,7 @@ impl Shared {
                 // The task that it was ended for is settled; this one has come after it, and is no more to blame than the worker.
                 Fate::Run(task) if is_ended => state.dispatcher.again(task),
                 Fate::Run(task) => self.judge(state, task, pid, &cause, progress.get()),
-                Fate::Requeued(_) => {}
+                Fate::Requeued(task) => state.was_not_begun(task),
             }
         }
         if is_ended {
@@ -236,13 +246,14 @@ impl Shared {
             && progress != NOWHERE
             && let Ok(item) = u32::try_from(progress - 1)
         {
-            let charged = entered.charged.entry(item).or_insert(0);
+            let losses = entered.losses.get_or_insert_default();
+            let charged = losses.charged.entry(item).or_insert(0);
             *charged += 1;
             let deaths = *charged;
             if deaths > retries {
-                entered.skips.push(item);
+                losses.skips.push(item);
                 let error = TaskError { kind: kind(deaths), task, pid: Some(pid), attempts: deaths };
-                entered.lost.push((item, error));
+                losses.lost.push((item, error));
             } else {
                 state.records.totals.tasks_retried += 1;
             }

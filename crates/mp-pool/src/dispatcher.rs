@@ -4,21 +4,30 @@
 //! task     queued ─ assign ─► behind others at w, or run by w ─ finished ─► gone
 //!             ▲                    │ w died
 //!             ├── was behind ◄─────┤
+//!             ├── taken back ◄─────┤ before w began it
 //!             └── again ◄── was run: the pool says whether it is charged and gone, or run again
-//!          cancel: queued ─► gone; behind ─► unwanted, and w is ended when it begins it; run ─► w is to be ended
+//!          cancel: queued ─► gone; behind ─► unwanted: taken back, or w is ended when it begins it; run ─► w is to be ended
 //! worker   starting ─ ready ─► live ─ retire ─► gets nothing more ─ has nothing left ─► spent
 //!          any ─ died ─► gone
 //! ```
 //!
 //! A worker works off its tasks in the order they were assigned, so of those whose results have not arrived the first is the one it
 //! ran when it died. The caller takes in all results that had arrived before it reports a death.
+//!
+//! How many tasks a worker has at a time follows what they cost ([`pace`](Dispatcher::pace)): two of those that take long, so that the next one is
+//! there when the first is done; many of those that take less than handing them over, so that this is done many at once.
 
-use std::collections::{HashMap, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 
-/// Tasks a worker has at most: the one it runs, and one to go on with while the result of the first travels.
+/// Tasks a worker has at least room for: the one it runs, and one to go on with while the result of the first travels.
 pub(crate) const WINDOW: usize = 2;
+/// Tasks a worker has at most.
+pub(crate) const WINDOW_MAX: usize = 64;
+/// The work that a worker has at most, in nanoseconds, if that is more than [`WINDOW`] tasks.
+const AHEAD_NANOS: u64 = 50_000;
 
-/// Names a task.
+/// Names a task; never used again.
 pub(crate) type TaskId = u64;
 /// Names a worker; never used again.
 pub(crate) type WorkerId = u64;
@@ -39,8 +48,16 @@ pub(crate) enum Cancelled {
     Gone,
     /// This worker runs it, and is to be ended.
     Run(WorkerId),
-    /// A worker has it behind another one.
-    Behind,
+    /// This worker has it behind another one.
+    Behind(WorkerId),
+}
+
+#[derive(Debug)]
+struct Task {
+    /// Deaths that it has been charged with.
+    deaths: u32,
+    /// The worker that has it; `None` while it is queued.
+    at: Option<WorkerId>,
 }
 
 #[derive(Debug)]
@@ -48,27 +65,46 @@ struct Worker {
     ready: bool,
     retires: bool,
     tasks: VecDeque<TaskId>,
+    /// The most tasks that it has room for.
+    most: usize,
+    /// It is given tasks until its window is full; then none until half of it is free, so that they come many at once.
+    fills: bool,
     /// How many it was given.
     given: u64,
 }
 
 /// The state machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Dispatcher {
+    /// Ids of queued tasks in their order, and of some that were withdrawn since.
     queue: VecDeque<TaskId>,
-    /// Deaths that each unfinished task has been charged with. What is not in here any more is unwanted.
-    charged: HashMap<TaskId, u32>,
-    workers: HashMap<WorkerId, Worker>,
+    /// How many of them are queued.
+    queued: usize,
+    /// Those that are not finished. What a worker has and is not in here any more is unwanted.
+    tasks: FxHashMap<TaskId, Task>,
+    workers: FxHashMap<WorkerId, Worker>,
+    /// What a task takes these days, in nanoseconds.
+    nanos: u64,
+}
+
+impl Default for Dispatcher {
+    fn default() -> Self {
+        let (tasks, workers) = (FxHashMap::default(), FxHashMap::default());
+        Self { queue: VecDeque::new(), queued: 0, tasks, workers, nanos: AHEAD_NANOS }
+    }
 }
 
 impl Dispatcher {
     pub(crate) fn submit(&mut self, task: TaskId) {
-        self.charged.insert(task, 0);
+        self.tasks.insert(task, Task { deaths: 0, at: None });
         self.queue.push_back(task);
+        self.queued += 1;
     }
 
-    pub(crate) fn worker_started(&mut self, worker: WorkerId) {
-        let new = Worker { ready: false, retires: false, tasks: VecDeque::new(), given: 0 };
+    /// Takes up a worker that has room for `most` tasks.
+    pub(crate) fn worker_started(&mut self, worker: WorkerId, most: usize) {
+        let tasks = VecDeque::new();
+        let new = Worker { ready: false, retires: false, tasks, most, fills: true, given: 0 };
         self.workers.insert(worker, new);
     }
 
@@ -101,30 +137,62 @@ impl Dispatcher {
     /// Workers that run what nobody wants any more.
     pub(crate) fn wasting(&self) -> impl Iterator<Item = WorkerId> {
         let wastes =
-            |worker: &&WorkerId| self.running(**worker).is_some_and(|task| !self.charged.contains_key(&task));
+            |worker: &&WorkerId| self.running(**worker).is_some_and(|task| !self.tasks.contains_key(&task));
         self.workers.keys().filter(wastes).copied()
     }
 
     /// Whether a worker has what nobody wants any more.
     pub(crate) fn has_unwanted(&self) -> bool {
         let tasks = self.workers.values().flat_map(|worker| &worker.tasks);
-        tasks.into_iter().any(|task| !self.charged.contains_key(task))
+        tasks.into_iter().any(|task| !self.tasks.contains_key(task))
     }
 
-    /// Takes a queued task for the worker that has the least to do; `None` if there is no task or no room.
+    /// Notes what a task took. What takes longer than before counts at once: many of those behind one another would wait.
+    pub(crate) fn pace(&mut self, nanos: u64) {
+        self.nanos = if nanos > self.nanos { nanos } else { self.nanos - (self.nanos - nanos) / 8 };
+    }
+
+    /// How many tasks a worker is to have at a time, as tasks go these days.
+    pub(crate) fn window(&self) -> usize {
+        usize::try_from(AHEAD_NANOS / self.nanos.max(1)).unwrap_or(WINDOW_MAX).clamp(WINDOW, WINDOW_MAX)
+    }
+
+    /// Whether tasks cost so little that fewer workers do more: handing over takes longer than they do.
+    pub(crate) fn packs(&self) -> bool {
+        self.window() > 4 * WINDOW
+    }
+
+    /// Takes a queued task for the worker that has the least to do, or, if tasks [cost little](Self::packs), the most, as long as it has room: it is
+    /// awake, and others need not be woken. `None` if there is no task or no room.
     pub(crate) fn assign(&mut self) -> Option<(WorkerId, TaskId)> {
-        if self.queue.is_empty() {
+        if self.queued == 0 {
             return None;
+        }
+        let (window, packs) = (self.window(), self.packs());
+        for worker in self.workers.values_mut() {
+            let window = window.min(worker.most);
+            // Of a window of two one is half.
+            worker.fills = worker.tasks.len() < window && (worker.fills || worker.tasks.len() <= window / 2);
         }
         let (&id, worker) = self
             .workers
             .iter_mut()
-            .filter(|(_, worker)| !worker.retires && worker.tasks.len() < WINDOW)
-            .min_by_key(|(id, worker)| (worker.tasks.len(), !worker.ready, **id))?;
-        let task = self.queue.pop_front()?;
-        worker.tasks.push_back(task);
-        worker.given += 1;
-        Some((id, task))
+            .filter(|(_, worker)| !worker.retires && worker.fills)
+            .min_by_key(|(id, worker)| {
+                let load = worker.tasks.len();
+                (!packs || !worker.ready, if packs { WINDOW_MAX - load } else { load }, !worker.ready, **id)
+            })?;
+        loop {
+            let task = self.queue.pop_front()?;
+            // One that is not known any more was withdrawn.
+            if let Some(known) = self.tasks.get_mut(&task) {
+                known.at = Some(id);
+                self.queued -= 1;
+                worker.tasks.push_back(task);
+                worker.given += 1;
+                return Some((id, task));
+            }
+        }
     }
 
     /// A result arrived, or the task could not be sent. Says whether the worker had it.
@@ -132,17 +200,19 @@ impl Dispatcher {
         let Some(worker) = self.workers.get_mut(&worker) else { return false };
         let Some(place) = worker.tasks.iter().position(|&one| one == task) else { return false };
         worker.tasks.remove(place);
-        self.charged.remove(&task);
+        self.tasks.remove(&task);
         true
     }
 
     /// Takes a task back that no worker has yet; says whether that was so.
     pub(crate) fn withdraw(&mut self, task: TaskId) -> bool {
-        let before = self.queue.len();
-        self.queue.retain(|&one| one != task);
-        let was_queued = self.queue.len() < before;
+        let was_queued = self.tasks.get(&task).is_some_and(|known| known.at.is_none());
         if was_queued {
-            self.charged.remove(&task);
+            self.tasks.remove(&task);
+            self.queued -= 1;
+            if self.queue.len() > 2 * self.queued + WINDOW_MAX {
+                self.queue.retain(|task| self.tasks.get(task).is_some_and(|known| known.at.is_none()));
+            }
         }
         was_queued
     }
@@ -152,11 +222,10 @@ impl Dispatcher {
         if self.withdraw(task) {
             return Cancelled::Gone;
         }
-        self.charged.remove(&task);
-        match self.workers.iter().find(|(_, worker)| worker.tasks.contains(&task)) {
+        match self.tasks.remove(&task).and_then(|known| known.at) {
             None => Cancelled::Gone,
-            Some((&worker, _)) if self.running(worker) == Some(task) => Cancelled::Run(worker),
-            Some(_) => Cancelled::Behind,
+            Some(worker) if self.running(worker) == Some(task) => Cancelled::Run(worker),
+            Some(worker) => Cancelled::Behind(worker),
         }
     }
 
@@ -178,6 +247,37 @@ impl Dispatcher {
         self.workers.iter().filter(|(_, worker)| !worker.retires).map(|(id, _)| *id)
     }
 
+    /// Whether a worker has nothing to do, and no task is queued that it could be given.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.queued == 0
+            && self.workers.values().any(|worker| worker.ready && !worker.retires && worker.tasks.is_empty())
+    }
+
+    /// Workers that have tasks behind the one they run.
+    pub(crate) fn with_tasks_behind(&self) -> impl Iterator<Item = WorkerId> {
+        let has_some = |worker: &Worker| worker.ready && worker.tasks.len() > 1;
+        self.workers.iter().filter(move |(_, worker)| has_some(worker)).map(|(id, _)| *id)
+    }
+
+    /// These were taken back from a worker, in the order in which it had them, before it began them: those that somebody wants come before all others,
+    /// and are given back. What the worker did not have is passed over.
+    pub(crate) fn taken_back(&mut self, worker: WorkerId, tasks: &[TaskId]) -> Vec<TaskId> {
+        let mut wanted = Vec::new();
+        let Some(worker) = self.workers.get_mut(&worker) else { return wanted };
+        for &task in tasks.iter().rev() {
+            let Some(place) = worker.tasks.iter().rposition(|&one| one == task) else { continue };
+            worker.tasks.remove(place);
+            worker.given -= 1;
+            if let Some(known) = self.tasks.get_mut(&task) {
+                known.at = None;
+                self.queue.push_front(task);
+                self.queued += 1;
+                wanted.push(task);
+            }
+        }
+        wanted
+    }
+
     /// A worker died, or is let go of, and all its results have been taken in.
     pub(crate) fn died(&mut self, worker: WorkerId) -> Vec<Fate> {
         let Some(worker) = self.workers.remove(&worker) else { return Vec::new() };
@@ -185,52 +285,60 @@ impl Dispatcher {
         let mut tasks = worker.tasks.into_iter();
         // A worker that was not ready has run nothing.
         let running = if worker.ready { tasks.next() } else { None };
-        for task in tasks.rev().filter(|task| self.charged.contains_key(task)) {
-            self.queue.push_front(task);
-            fates.push(Fate::Requeued(task));
+        for task in tasks.rev() {
+            if let Some(known) = self.tasks.get_mut(&task) {
+                known.at = None;
+                self.queue.push_front(task);
+                self.queued += 1;
+                fates.push(Fate::Requeued(task));
+            }
         }
-        fates.extend(running.filter(|task| self.charged.contains_key(task)).map(Fate::Run));
+        fates.extend(running.filter(|task| self.tasks.contains_key(task)).map(Fate::Run));
         fates
     }
 
-    /// Charges a task with a death; gives how many it is charged with.
+    /// Charges a task that was run with the death of its worker; gives how many it is charged with.
     pub(crate) fn charge(&mut self, task: TaskId) -> u32 {
-        let charged = self.charged.entry(task).or_insert(0);
-        *charged += 1;
-        *charged
+        self.tasks.get_mut(&task).map_or(0, |known| {
+            known.deaths += 1;
+            known.deaths
+        })
     }
 
     /// Runs a task again, before all others.
     pub(crate) fn again(&mut self, task: TaskId) {
-        self.charged.entry(task).or_insert(0);
-        self.queue.push_front(task);
+        if let Some(known) = self.tasks.get_mut(&task) {
+            known.at = None;
+            self.queue.push_front(task);
+            self.queued += 1;
+        }
     }
 
     /// A task that a death has ended.
     pub(crate) fn gone(&mut self, task: TaskId) {
-        self.charged.remove(&task);
+        self.tasks.remove(&task);
     }
 
     /// Tasks that no worker has yet.
     pub(crate) fn queued(&self) -> usize {
-        self.queue.len()
+        self.queued
     }
 
     /// Tasks that are not finished.
     pub(crate) fn unfinished(&self) -> usize {
-        self.charged.len()
+        self.tasks.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
 
     fn with_workers(workers: &[WorkerId]) -> Dispatcher {
         let mut dispatcher = Dispatcher::default();
         for &worker in workers {
-            dispatcher.worker_started(worker);
+            dispatcher.worker_started(worker, WINDOW_MAX);
             dispatcher.worker_ready(worker);
         }
         dispatcher
@@ -256,7 +364,7 @@ mod tests {
         assert_eq!(dispatcher.died(1), [Fate::Requeued(11), Fate::Run(10)]);
         assert_eq!(dispatcher.charge(10), 1);
         dispatcher.again(10);
-        dispatcher.worker_started(2);
+        dispatcher.worker_started(2, WINDOW_MAX);
         dispatcher.worker_ready(2);
         assert_eq!(dispatcher.assign(), Some((2, 10)));
         assert_eq!(dispatcher.assign(), Some((2, 11)));
@@ -269,7 +377,7 @@ mod tests {
     #[test]
     fn a_worker_that_was_not_ready_has_run_nothing() {
         let mut dispatcher = Dispatcher::default();
-        dispatcher.worker_started(1);
+        dispatcher.worker_started(1, WINDOW_MAX);
         dispatcher.submit(10);
         assert_eq!(dispatcher.assign(), Some((1, 10)));
         assert_eq!(dispatcher.running(1), None);
@@ -282,18 +390,77 @@ mod tests {
         (0..4).for_each(|task| dispatcher.submit(task));
         while dispatcher.assign().is_some() {}
         assert_eq!(dispatcher.cancel(3), Cancelled::Gone);
-        assert_eq!(dispatcher.cancel(1), Cancelled::Behind);
+        assert_eq!(dispatcher.cancel(1), Cancelled::Behind(1));
         assert_eq!(dispatcher.wasting().count(), 0, "not begun yet");
         dispatcher.finished(1, 0);
         assert!(dispatcher.wasting().eq([1]));
         assert_eq!(dispatcher.assign(), Some((1, 2)));
         assert_eq!(dispatcher.died(1), [Fate::Requeued(2)], "nobody asks for the cancelled one");
-        dispatcher.worker_started(2);
+        dispatcher.worker_started(2, WINDOW_MAX);
         dispatcher.worker_ready(2);
         assert_eq!(dispatcher.assign(), Some((2, 2)));
         assert_eq!(dispatcher.cancel(2), Cancelled::Run(2));
         assert_eq!(dispatcher.died(2), []);
         assert_eq!((dispatcher.unfinished(), dispatcher.queued()), (0, 0));
+    }
+
+    #[test]
+    fn tasks_that_cost_little_come_many_at_once() {
+        let mut dispatcher = with_workers(&[1]);
+        (0..200).for_each(|task| dispatcher.submit(task));
+        (0..200).for_each(|_| dispatcher.pace(100));
+        assert_eq!(dispatcher.window(), WINDOW_MAX);
+        let given = |dispatcher: &mut Dispatcher| std::iter::from_fn(|| dispatcher.assign()).count();
+        assert_eq!(given(&mut dispatcher), WINDOW_MAX);
+        (0..31).for_each(|task| assert!(dispatcher.finished(1, task)));
+        assert_eq!(given(&mut dispatcher), 0, "not until half of its window is free");
+        assert!(dispatcher.finished(1, 31));
+        assert_eq!(given(&mut dispatcher), 32);
+        dispatcher.pace(1_000_000);
+        assert_eq!(dispatcher.window(), WINDOW, "one that takes long counts at once");
+        (32..95).for_each(|task| assert!(dispatcher.finished(1, task)));
+        assert_eq!(given(&mut dispatcher), 1);
+    }
+
+    #[test]
+    fn what_is_taken_back_goes_to_who_is_idle() {
+        let mut dispatcher = with_workers(&[1, 2]);
+        (0..4).for_each(|task| dispatcher.submit(task));
+        while dispatcher.assign().is_some() {}
+        assert!(!dispatcher.has_idle());
+        assert_eq!(dispatcher.cancel(2), Cancelled::Behind(1));
+        dispatcher.finished(2, 1);
+        dispatcher.finished(2, 3);
+        assert!(dispatcher.has_idle());
+        assert!(dispatcher.with_tasks_behind().eq([1]));
+        dispatcher.submit(4);
+        assert!(!dispatcher.has_idle(), "there is something for it");
+        assert!(dispatcher.taken_back(1, &[2]).is_empty());
+        assert_eq!((dispatcher.queued(), dispatcher.load(1)), (1, 1), "nobody wants that one");
+        assert_eq!(dispatcher.assign(), Some((2, 4)));
+        dispatcher.submit(5);
+        assert_eq!(dispatcher.assign(), Some((1, 5)));
+        dispatcher.finished(2, 4);
+        assert_eq!(dispatcher.taken_back(1, &[4, 5]), [5], "the other one is not there");
+        assert_eq!(dispatcher.assign(), Some((2, 5)));
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_never_assigned_and_makes_no_heap() {
+        let mut dispatcher = with_workers(&[]);
+        (0..10_000).for_each(|task| dispatcher.submit(task));
+        for task in (0..10_000).filter(|task| task % 100 != 0) {
+            assert!(dispatcher.withdraw(task) && !dispatcher.withdraw(task));
+        }
+        assert!(dispatcher.queue.len() < 500, "{}", dispatcher.queue.len());
+        dispatcher.worker_started(1, WINDOW);
+        dispatcher.worker_ready(1);
+        let mut assigned = Vec::new();
+        while let Some((_, task)) = dispatcher.assign() {
+            dispatcher.finished(1, task);
+            assigned.push(task);
+        }
+        assert!(assigned.into_iter().eq((0..100).map(|task| task * 100)));
     }
 
     #[test]
@@ -331,14 +498,14 @@ mod tests {
                 assert!(steps < 50_000, "seed {seed}: the tasks do not come to an end");
                 let worker = held.keys().copied().min_by_key(|_| random.u32(..));
                 let is_begin = steps < 500;
-                match random.u32(0..10) {
+                match random.u32(0..12) {
                     0 if is_begin => {
                         dispatcher.submit(next_task);
                         deaths.insert(next_task, 0);
                         next_task += 1;
                     }
                     1 if held.len() < 3 => {
-                        dispatcher.worker_started(next_worker);
+                        dispatcher.worker_started(next_worker, random.usize(WINDOW..10));
                         held.insert(next_worker, VecDeque::new());
                         next_worker += 1;
                     }
@@ -377,7 +544,7 @@ mod tests {
                         if let Some((worker, task)) = dispatcher.assign() {
                             assert!(!retired.contains(&worker) && !ended.contains(&task));
                             held.get_mut(&worker).unwrap().push_back(task);
-                            assert!(held[&worker].len() <= WINDOW);
+                            assert!(held[&worker].len() <= dispatcher.window().min(9), "seed {seed}");
                         }
                     }
                     6 if is_begin && next_task > 0 => {
@@ -386,8 +553,9 @@ mod tests {
                         let is_run = at
                             .filter(|(worker, tasks)| ready.contains(worker) && tasks.front() == Some(&task));
                         let expected = match (at, is_run) {
+                            _ if ended.contains(&task) => Cancelled::Gone,
                             (_, Some((worker, _))) => Cancelled::Run(*worker),
-                            (Some(_), None) => Cancelled::Behind,
+                            (Some((worker, _)), None) => Cancelled::Behind(*worker),
                             (None, None) => Cancelled::Gone,
                         };
                         assert_eq!(dispatcher.cancel(task), expected, "seed {seed}");
@@ -400,6 +568,24 @@ mod tests {
                         }
                     }
                     8 => {
+                        let nanos = 1 << random.u32(0..24);
+                        (0..random.u32(0..100)).for_each(|_| dispatcher.pace(nanos));
+                    }
+                    9 => {
+                        if let Some(worker) = worker.filter(|worker| ready.contains(worker))
+                            && held[&worker].len() > 1
+                        {
+                            assert!(dispatcher.with_tasks_behind().any(|one| one == worker));
+                            let tasks = held.get_mut(&worker).unwrap();
+                            // It may have begun some of them meanwhile.
+                            let from = random.usize(1..tasks.len());
+                            let back: Vec<_> = tasks.split_off(from).into();
+                            let wanted: Vec<_> =
+                                back.iter().rev().copied().filter(|task| !ended.contains(task)).collect();
+                            assert_eq!(dispatcher.taken_back(worker, &back), wanted);
+                        }
+                    }
+                    10 => {
                         for worker in dispatcher.spent() {
                             assert!(retired.contains(&worker) && held.remove(&worker).unwrap().is_empty());
                             assert_eq!(dispatcher.died(worker), []);

@@ -66,7 +66,7 @@ pub struct TaskError {
     pub task: u64,
     /// The process id of the worker that had it last; none if no worker had it.
     pub pid: Option<u32>,
-    /// How often a worker was given it.
+    /// How often a worker was given it, without those times when it was taken back, or its worker died at another one.
     pub attempts: u32,
 }
 

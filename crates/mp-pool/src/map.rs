@@ -4,14 +4,14 @@
 //! follows the size that makes about [`CHUNK_NANOS`] of work. The end of a known number of inputs is cut finer, so that no worker idles
 //! while another works off a large last chunk.
 
-use crate::dispatcher::WINDOW;
 use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
 use crate::pool::{Done, Pool, Settled};
 use crate::task::Task;
 use crate::worker::ChunkResult;
 use mp_shm::{Array, Message, ShmSafe};
+use rustc_hash::FxHashMap;
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -74,8 +74,8 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
 
     /// Takes inputs until workers have enough to do.
     fn fill(&mut self) {
-        let workers = self.pool.workers();
-        while self.more && self.in_flight.len() < workers * (WINDOW + 1) {
+        let (workers, ahead) = self.pool.workers_and_ahead();
+        while self.more && self.in_flight.len() < ahead {
             let len = cut(self.size, self.fixed_size.is_some(), self.inputs.size_hint().0, workers);
             let mut chunk = Vec::with_capacity(len);
             // What the inputs' own code panics with comes when all before it have come.
@@ -141,13 +141,16 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
     }
 }
 
-type Unpacked<R> = (Vec<R>, HashMap<u32, TaskError>);
+type Unpacked<R> = (Vec<R>, FxHashMap<u32, TaskError>);
 
 /// The values of a chunk and its failures, by place.
 fn unpack<R: Message>(settled: Settled) -> Result<Unpacked<R>, TaskError> {
     let Done { message, task, pid, attempts, lost, .. } = settled?;
     let failed = |kind| TaskError { kind, task, pid: Some(pid), attempts };
     match message.decode::<ChunkResult<R>>() {
+        Ok(Ok((values, failures))) if failures.is_empty() && lost.is_empty() => {
+            Ok((values, FxHashMap::default()))
+        }
         Ok(Ok((values, failures))) => {
             let failures = failures.into_iter().map(|(place, failure)| (place, failed(failure.into())));
             Ok((values, failures.chain(lost).collect()))
@@ -236,8 +239,8 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
         }
     };
     loop {
-        let workers = pool.workers();
-        while taken < total && in_flight.len() < workers * (WINDOW + 1) {
+        let (workers, ahead) = pool.workers_and_ahead();
+        while taken < total && in_flight.len() < ahead {
             let len =
                 cut(size, fixed_size.is_some(), total - taken, workers).min(total - taken).min(RANGE_MAX);
             #[expect(clippy::cast_possible_truncation, reason = "at most RANGE_MAX")]

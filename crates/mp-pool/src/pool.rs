@@ -10,7 +10,7 @@
 //! that is still starting has no sentinel yet; while there is one, the driver also looks at its pidfd, at growing intervals.
 
 use crate::builder::PoolBuilder;
-use crate::dispatcher::{Dispatcher, TaskId, WINDOW};
+use crate::dispatcher::{Dispatcher, TaskId, WINDOW, WINDOW_MAX};
 use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
 use crate::map::{self, Imap};
 use crate::scope::Scope;
@@ -25,7 +25,8 @@ use mp_shm::{Array, Message, Session, ShmSafe};
 use mp_spawn::code::{FnRef, SealedCode};
 use mp_spawn::{Process, SpawnError};
 use mp_sys::poller;
-use std::collections::{HashMap, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     help: Condvar,
     pub(crate) results: DynReceiver,
     pub(crate) result_sender: DynSender,
+    results_room: usize,
     pub(crate) settings: PoolBuilder,
     pub(crate) limits: Limits,
     session: Session,
@@ -68,6 +70,13 @@ pub(crate) const START_LOOK_FIRST: Duration = Duration::from_millis(1);
 /// How often room is made for workers that end.
 const DRAIN: Duration = Duration::from_millis(10);
 const START_LOOK_LAST: Duration = Duration::from_millis(100);
+/// What a worker sends beside the results of its tasks: one that it sent just before it was killed, the announcement that it is ready, and what
+/// its finalizer gives.
+const BESIDE: usize = 3;
+/// Results that there is room for, unless there are so many workers that each needs more to go on at all.
+const RESULTS_MAX: usize = 1024;
+/// How long tasks stay behind one that runs while another worker has nothing to do.
+const UNEVEN_NANOS: u64 = 1_000_000;
 
 impl Pool {
     /// A pool with one worker for each processor this process may use.
@@ -88,7 +97,8 @@ impl Pool {
         if size == 0 {
             return Err(PoolError::NoWorkers);
         }
-        let (result_sender, results) = results_of(size)?;
+        let results_room = room_for_results(size);
+        let (result_sender, results) = dynamic::channel(results_room).map_err(PoolError::Channel)?;
         let session = Session::current().map_err(|error| PoolError::Spawn(SpawnError::Session(error)))?;
         let limits = Limits {
             tasks_max: settings.tasks_max,
@@ -98,10 +108,10 @@ impl Pool {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 dispatcher: Dispatcher::default(),
-                workers: HashMap::new(),
+                workers: FxHashMap::default(),
                 leaving: Vec::new(),
-                tasks: HashMap::new(),
-                settled: HashMap::new(),
+                tasks: FxHashMap::default(),
+                settled: FxHashMap::default(),
                 finals: Vec::new(),
                 calls: Vec::new(),
                 wakes: Vec::new(),
@@ -111,6 +121,8 @@ impl Pool {
                 in_background: 0,
                 has_unwanted: false,
                 driving: false,
+                drives: 0,
+                helper_sleeps: false,
                 waiters: 0,
                 helper: None,
                 deaths_seen: None,
@@ -127,6 +139,7 @@ impl Pool {
             help: Condvar::new(),
             results,
             result_sender,
+            results_room,
             settings,
             limits,
             session,
@@ -223,13 +236,17 @@ impl Pool {
             pid: None,
             is_kept: false,
             is_chunk,
-            charged: HashMap::new(),
-            skips: Vec::new(),
-            lost: Vec::new(),
+            losses: None,
         };
-        state.tasks.insert(id, entered);
+        state.tasks.insert(id, Box::new(entered));
         state.dispatcher.submit(id);
-        state.assign(shared.limits);
+        if state.dispatcher.packs() && !state.driving {
+            // Whoever has done what it had gets more before others are woken.
+            state.drives += 1;
+            shared.take_in_what_is_there(&mut state);
+        } else {
+            state.assign(shared.limits);
+        }
         if state.dispatcher.queued() > 0 {
             shared.fill(&mut state);
             state.assign(shared.limits);
@@ -335,6 +352,12 @@ impl Pool {
         self.shared.lock().size
     }
 
+    /// The number of workers, and of tasks that they and the queue are to have for nobody to wait.
+    pub(crate) fn workers_and_ahead(&self) -> (usize, usize) {
+        let state = self.shared.lock();
+        (state.size, state.size * (state.dispatcher.window() + 1))
+    }
+
     /// Changes the number of workers, to at least 1. More are started at once; of those too many each ends when it has done what it has.
     ///
     /// # Errors
@@ -350,6 +373,7 @@ impl Pool {
         active.sort_by_key(|&worker| (state.dispatcher.load(worker), std::cmp::Reverse(worker)));
         for &worker in active.iter().take(active.len().saturating_sub(workers)) {
             state.dispatcher.retire(worker);
+            state.take_back(worker);
         }
         self.shared.let_go(&mut state);
         let missing = workers.saturating_sub(active.len());
@@ -410,10 +434,9 @@ impl Pool {
     }
 }
 
-/// A channel for the results of so many workers, with room for all there can be, so that no worker waits for a driver: its tasks, one result
-/// that it sent just before it was killed, the announcement that it is ready, and what its finalizer gives.
-fn results_of(size: usize) -> Result<(DynSender, DynReceiver), PoolError> {
-    dynamic::channel(size.max(16) * (WINDOW + 3)).map_err(PoolError::Channel)
+/// Room for all results there can be of so many workers, so that none waits for a driver: where they are few, of as many tasks as they may have.
+fn room_for_results(size: usize) -> usize {
+    (size * (WINDOW_MAX + BESIDE)).min(RESULTS_MAX).max(size.max(16) * (WINDOW + BESIDE))
 }
 
 impl fmt::Debug for Pool {
@@ -464,11 +487,10 @@ impl Shared {
         loop {
             let result = found(&mut state);
             if result.is_some() || until.is_some_and(|until| until <= Instant::now()) {
-                if state.needs_help(self.limits, self.settings.idle_timeout.is_some()) {
+                if self.needs_driver(&state) || (state.helper_sleeps && state.has_more()) {
                     self.help.notify_one();
-                    // Others that wait may take over, too.
-                    self.changed.notify_one();
-                } else if !state.driving && state.waiters > 0 {
+                }
+                if !state.driving && state.waiters > 0 {
                     self.changed.notify_one();
                 }
                 self.release(state);
@@ -522,6 +544,7 @@ impl Shared {
             self.take_in_what_is_there(&mut state);
         }
         let was_there = state.stop(task, TaskErrorKind::Cancelled);
+        state.assign(self.limits);
         self.announce(&state);
         self.release(state);
         was_there
@@ -616,8 +639,11 @@ impl Shared {
             self.take_in_what_is_there(&mut state);
         }
         let timer = self.tend(&mut state);
-        let until = [look, timer, until].into_iter().flatten().min();
+        let uneven = state.dispatcher.has_idle() && state.dispatcher.with_tasks_behind().next().is_some();
+        let uneven = uneven.then(|| Instant::now() + Duration::from_nanos(UNEVEN_NANOS));
+        let until = [look, timer, until, uneven].into_iter().flatten().min();
         state.driving = true;
+        state.drives += 1;
         drop(state);
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let received = self.results.recv_or_death(deaths, left);
@@ -628,11 +654,32 @@ impl Shared {
                 state.take_in(message, self.limits);
                 self.take_in_what_is_there(&mut state);
             }
-            Err(RecvError::Death | RecvError::Empty) => {}
+            Err(RecvError::Death) => {}
+            Err(RecvError::Empty) => {
+                if uneven.is_some_and(|uneven| uneven <= Instant::now()) {
+                    self.even_out(&mut state);
+                }
+            }
             Err(error) => self.break_down(&mut state, Broken::Text(error.to_string())),
         }
         self.announce(&state);
         state
+    }
+
+    /// Nothing has come for a while, a worker has nothing to do, and others have tasks behind the one that they run: those are for all.
+    fn even_out(&self, state: &mut State) {
+        // It takes longer than what they were given so many for.
+        state.dispatcher.pace(UNEVEN_NANOS);
+        let with_tasks_behind: Vec<_> = state.dispatcher.with_tasks_behind().collect();
+        for worker in with_tasks_behind {
+            state.take_back(worker);
+        }
+        state.assign(self.limits);
+    }
+
+    /// Tasks that each of so many workers may have.
+    pub(crate) fn room_of_each(&self, workers: usize) -> usize {
+        (self.results_room / workers.max(1)).saturating_sub(BESIDE).clamp(WINDOW, WINDOW_MAX)
     }
 
     fn announce(&self, state: &State) {
@@ -642,7 +689,10 @@ impl Shared {
     }
 
     fn take_in_what_is_there(&self, state: &mut State) {
-        while let Ok(message) = self.results.try_recv() {
+        // Looking first costs less than being refused.
+        while !self.results.is_empty()
+            && let Ok(message) = self.results.try_recv()
+        {
             state.take_in(message, self.limits);
         }
         self.let_go(state);
@@ -651,11 +701,13 @@ impl Shared {
 
     /// Makes sure that tasks are seen to although nobody waits. Without the thread for that the pool is broken.
     fn call_helper(self: &Arc<Self>, state: &mut State) {
-        if !state.needs_help(self.limits, self.settings.idle_timeout.is_some()) {
+        if !self.needs_driver(state) && !state.has_more() {
             return;
         }
         if state.helper.is_some() {
-            self.help.notify_one();
+            if state.helper_sleeps || self.needs_driver(state) {
+                self.help.notify_one();
+            }
             return;
         }
         let shared = self.clone();
@@ -667,15 +719,29 @@ impl Shared {
 
     fn help(&self) {
         let mut state = self.lock();
+        // Whether nobody else drives, so that workers would run out of tasks.
+        let mut is_alone = false;
         while !state.over {
-            let needed = state.needs_help(self.limits, self.settings.idle_timeout.is_some());
-            state = if needed {
+            state = if self.needs_driver(&state) || (is_alone && !state.driving && state.has_more()) {
                 let state = self.drive(state, None);
                 self.pause(state)
+            } else if state.has_more() {
+                let drives = state.drives;
+                let waited = self.help.wait_timeout(state, Duration::from_nanos(UNEVEN_NANOS));
+                let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                is_alone = state.drives == drives;
+                state
             } else {
-                self.help.wait(state).unwrap_or_else(PoisonError::into_inner)
+                state.helper_sleeps = true;
+                let mut state = self.help.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.helper_sleeps = false;
+                state
             };
         }
+    }
+
+    fn needs_driver(&self, state: &State) -> bool {
+        state.needs_driver(self.limits, self.settings.idle_timeout.is_some())
     }
 
     /// Lets all tasks be done and all workers end.

@@ -5,10 +5,11 @@ use crate::error::{PoolError, TaskError, TaskErrorKind};
 use crate::stats::Records;
 use crate::worker::{FAILED, FINAL, Failure, MEMORY_SHIFT, READY, REFUSED};
 use mp_channel::SendFailure;
-use mp_channel::dynamic::{DynMessage, DynSender, Tag};
+use mp_channel::dynamic::{DynMessage, DynReceiver, DynSender, Tag};
 use mp_shm::value::Value;
 use mp_spawn::Process;
 use mp_spawn::code::SealedCode;
+use rustc_hash::FxHashMap;
 use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -52,6 +53,12 @@ pub(crate) struct Entered {
     pub(crate) is_kept: bool,
     /// Whether it is a chunk, whose inputs fail one by one.
     pub(crate) is_chunk: bool,
+    pub(crate) losses: Option<Box<Losses>>,
+}
+
+/// What is known of the inputs of a chunk that have ended workers.
+#[derive(Default)]
+pub(crate) struct Losses {
     /// Deaths that inputs of a chunk are charged with.
     pub(crate) charged: HashMap<u32, u32>,
     /// Inputs that are passed over.
@@ -62,6 +69,8 @@ pub(crate) struct Entered {
 pub(crate) struct Worker {
     pub(crate) process: Process<()>,
     pub(crate) tasks: DynSender,
+    /// The other end of that: what the worker has not begun can be taken back.
+    pub(crate) untaken: DynReceiver,
     pub(crate) progress: Value<u64>,
     /// The task that it runs, and since when; or since when it has had nothing to do. Kept up for who has time-outs.
     pub(crate) since: (Option<TaskId>, Instant),
@@ -87,11 +96,11 @@ impl Broken {
 
 pub(crate) struct State {
     pub(crate) dispatcher: Dispatcher,
-    pub(crate) workers: HashMap<WorkerId, Worker>,
+    pub(crate) workers: FxHashMap<WorkerId, Worker>,
     /// Workers that the pool has let go of, and which have not ended yet.
     pub(crate) leaving: Vec<Process<()>>,
-    pub(crate) tasks: HashMap<TaskId, Entered>,
-    pub(crate) settled: HashMap<TaskId, Settled>,
+    pub(crate) tasks: FxHashMap<TaskId, Box<Entered>>,
+    pub(crate) settled: FxHashMap<TaskId, Settled>,
     /// What finalizers have sent.
     pub(crate) finals: Vec<DynMessage>,
     /// To be called and woken when the mutex is free.
@@ -107,6 +116,10 @@ pub(crate) struct State {
     pub(crate) has_unwanted: bool,
     /// Somebody reads results.
     pub(crate) driving: bool,
+    /// How often somebody has begun to.
+    pub(crate) drives: u64,
+    /// The helper waits to be called.
+    pub(crate) helper_sleeps: bool,
     /// Threads asleep until something is settled.
     pub(crate) waiters: usize,
     pub(crate) helper: Option<std::thread::JoinHandle<()>>,
@@ -160,7 +173,8 @@ impl State {
             };
             let tag = [task, entered.entry[0], entered.entry[1], 0];
             // Encoding runs the argument's own code, which may panic.
-            let sent = mp_spawn::panics::catch(|| (entered.send)(&to.tasks, tag, &entered.skips));
+            let skips = entered.losses.as_ref().map_or(&[][..], |losses| &losses.skips);
+            let sent = mp_spawn::panics::catch(|| (entered.send)(&to.tasks, tag, skips));
             let sent = sent.unwrap_or_else(|panic| {
                 Err(SendFailure::Encode(mp_shm::codec::EncodeError::Value(panic.to_string())))
             });
@@ -226,19 +240,45 @@ impl State {
         match self.dispatcher.cancel(task) {
             Cancelled::Gone => {}
             Cancelled::Run(worker) => self.end(worker),
-            Cancelled::Behind => self.has_unwanted = true,
+            Cancelled::Behind(worker) => {
+                self.take_back(worker);
+                // Unless the worker has begun it meanwhile.
+                self.has_unwanted = self.dispatcher.has_unwanted();
+            }
         }
         true
+    }
+
+    /// Takes tasks back that a worker has not begun, for others to do.
+    pub(crate) fn take_back(&mut self, worker: WorkerId) {
+        let Some(at) = self.workers.get(&worker) else { return };
+        if !self.dispatcher.is_ready(worker) && !at.is_ended {
+            // What its steps take is there, too.
+            return;
+        }
+        let tasks: Vec<TaskId> =
+            std::iter::from_fn(|| at.untaken.try_recv().ok()).map(|message| message.tag()[0]).collect();
+        for task in self.dispatcher.taken_back(worker, &tasks) {
+            self.was_not_begun(task);
+        }
+    }
+
+    /// A task that a worker was given was not begun there.
+    pub(crate) fn was_not_begun(&mut self, task: TaskId) {
+        if let Some(entered) = self.tasks.get_mut(&task) {
+            entered.attempts = entered.attempts.saturating_sub(1);
+        }
     }
 
     /// Kills a worker on purpose; that it is dead is found like any death. It gets nothing more.
     fn end(&mut self, worker: WorkerId) {
         self.dispatcher.retire(worker);
-        if let Some(worker) = self.workers.get_mut(&worker) {
-            worker.is_ended = true;
+        if let Some(ended) = self.workers.get_mut(&worker) {
+            ended.is_ended = true;
             // One that has ended meanwhile is no error.
-            let _ = worker.process.kill();
+            let _ = ended.process.kill();
         }
+        self.take_back(worker);
     }
 
     /// Takes in a message from a worker.
@@ -248,6 +288,9 @@ impl State {
         match what & ((1 << MEMORY_SHIFT) - 1) {
             READY => {
                 self.dispatcher.worker_ready(worker);
+                if self.has_unwanted {
+                    self.take_back(worker);
+                }
                 self.records.ready(worker);
                 self.failed_starts = 0;
             }
@@ -267,16 +310,18 @@ impl State {
                 if !self.dispatcher.finished(worker, task) {
                     return;
                 }
+                self.dispatcher.pace(nanos);
                 self.records.finished(worker, task, nanos, memory_kib);
                 if limits.memory_max_kib.is_some_and(|most| memory_kib > most) {
                     self.dispatcher.retire(worker);
+                    self.take_back(worker);
                 }
                 if what == REFUSED {
                     let text = message.decode::<String>().unwrap_or_else(|error| error.to_string());
                     self.fail(task, TaskErrorKind::Refused(text));
                 } else if let Some(entered) = self.tasks.get_mut(&task) {
                     let pid = entered.pid.unwrap_or_default();
-                    let lost = std::mem::take(&mut entered.lost);
+                    let lost = entered.losses.take().map_or_else(Vec::new, |losses| losses.lost);
                     let attempts = entered.attempts;
                     self.settle(task, Ok(Done { message, task, pid, attempts, nanos, lost }));
                 }
@@ -292,12 +337,16 @@ impl State {
         self.touch(worker, limits);
     }
 
-    /// Whether tasks need somebody to see to them though nobody waits.
-    pub(crate) fn needs_help(&self, limits: Limits, has_idle_timeout: bool) -> bool {
+    /// Whether tasks need somebody to see to them at once though nobody waits.
+    pub(crate) fn needs_driver(&self, limits: Limits, has_idle_timeout: bool) -> bool {
         !self.driving
-            && (self.dispatcher.queued() > 0
-                || self.in_background > 0
+            && (self.in_background > 0
                 || (limits.is_timed && self.dispatcher.unfinished() > 0)
                 || (has_idle_timeout && !self.workers.is_empty()))
+    }
+
+    /// Whether workers run out of tasks before long, or of tasks that they could have had, unless somebody sees to it.
+    pub(crate) fn has_more(&self) -> bool {
+        self.dispatcher.queued() > 0 || self.dispatcher.with_tasks_behind().next().is_some()
     }
 }

@@ -142,6 +142,68 @@ fn e14_a_task_that_follows_a_cancelled_one_is_not_ended_with_it() {
 }
 
 #[test]
+fn e14_a_task_that_was_not_begun_is_cancelled_without_its_worker() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool(1);
+    let worker = pool.worker_pids();
+    for _ in 0..20 {
+        let (open, gate) = channel(1).unwrap();
+        let (tell, told) = channel::<u32>(1).unwrap();
+        let first = pool.submit(wait_for, (gate, 1)).unwrap();
+        // Its worker has it already, or will have it.
+        let behind = pool.submit(hang, tell).unwrap();
+        assert!(behind.cancel() && !behind.cancel());
+        open.send(()).unwrap();
+        assert_eq!(first.get().unwrap(), 1);
+        assert!(told.recv().unwrap_err().is_disconnected(), "what it was to be given has come back");
+        assert_eq!(pool.worker_pids(), worker);
+    }
+    assert_eq!(pool.stats().workers_lost, 0);
+    assert_no_backstop();
+}
+
+#[test]
+fn e20_tasks_behind_one_that_takes_long_go_to_workers_that_have_nothing_to_do() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool(2);
+    // Also when each worker has been given many, since they cost little.
+    for small in [0_u32, 20_000] {
+        assert_eq!(pool.map(|n: u32| n, 0..small).unwrap().len(), small as usize);
+        let (open, gate) = channel(1).unwrap();
+        let long = pool.submit(wait_for, (gate, 7)).unwrap();
+        let others: Vec<_> = (0..100).map(|n| pool.submit(|n: u32| n + 1, n).unwrap()).collect();
+        for (n, task) in (0..).zip(others) {
+            assert_eq!(task.get().unwrap(), n + 1);
+        }
+        assert!(!long.is_finished());
+        open.send(()).unwrap();
+        assert_eq!(long.get().unwrap(), 7);
+    }
+    assert_no_backstop();
+}
+
+#[test]
+fn e20_tasks_behind_one_that_takes_long_are_begun_though_nobody_waits() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool(2);
+    let (open, gate) = channel(1).unwrap();
+    let (tell, told) = channel::<u32>(100).unwrap();
+    let long = pool.submit(wait_for, (gate, 7)).unwrap();
+    let others: Vec<_> = (0..20)
+        .map(|n| {
+            pool.submit(|(tell, n): (Sender<u32>, u32)| tell.send(n).unwrap(), (tell.clone(), n)).unwrap()
+        })
+        .collect();
+    let mut begun: Vec<u32> = (0..20).map(|_| told.recv().unwrap()).collect();
+    begun.sort_unstable();
+    assert!(begun.into_iter().eq(0..20));
+    open.send(()).unwrap();
+    assert_eq!(long.get().unwrap(), 7);
+    drop(others);
+    assert_no_backstop();
+}
+
+#[test]
 fn e14_a_task_that_runs_too_long_is_ended_and_no_other() {
     let _watchdog = watchdog(LONG);
     let pool = Pool::builder().workers(2).task_timeout(Duration::from_secs(1)).build().unwrap();
