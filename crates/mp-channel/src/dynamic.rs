@@ -178,6 +178,12 @@ impl DynMessage {
         self.payload.archived::<Vec<u8>>().map(|bytes| bytes.as_slice())
     }
 
+    /// The message without its tag.
+    #[must_use]
+    pub fn into_payload(self) -> Payload {
+        self.payload
+    }
+
     /// Decodes the message, which must be of the type that the tag stands for.
     ///
     /// # Errors

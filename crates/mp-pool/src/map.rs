@@ -145,9 +145,9 @@ type Unpacked<R> = (Vec<R>, FxHashMap<u32, TaskError>);
 
 /// The values of a chunk and its failures, by place.
 fn unpack<R: Message>(settled: Settled) -> Result<Unpacked<R>, TaskError> {
-    let Done { message, task, pid, attempts, lost, .. } = settled?;
+    let Done { payload, task, pid, attempts, lost, .. } = settled?;
     let failed = |kind| TaskError { kind, task, pid: Some(pid), attempts };
-    match message.decode::<ChunkResult<R>>() {
+    match payload.decode::<ChunkResult<R>>() {
         Ok(Ok((values, failures))) if failures.is_empty() && lost.is_empty() => {
             Ok((values, FxHashMap::default()))
         }

@@ -77,6 +77,9 @@ const BESIDE: usize = 3;
 const RESULTS_MAX: usize = 1024;
 /// How long tasks stay behind one that runs while another worker has nothing to do.
 const UNEVEN_NANOS: u64 = 1_000_000;
+/// How often the helper looks whether anybody drives: at first, and when somebody does.
+const HELP_LOOK_FIRST: Duration = Duration::from_millis(1);
+const HELP_LOOK_LAST: Duration = Duration::from_millis(8);
 
 impl Pool {
     /// A pool with one worker for each processor this process may use.
@@ -517,7 +520,7 @@ impl Shared {
     /// Waits until a task is settled.
     pub(crate) fn wait(&self, task: TaskId) -> Settled {
         let settled = self.wait_for(None, |state| {
-            let settled = state.settled.remove(&task);
+            let settled = state.settled.remove(&task).map(|settled| *settled);
             settled.or_else(|| (!state.tasks.contains_key(&task)).then(|| Err(self.closed(task))))
         });
         settled.unwrap_or_else(|| Err(self.closed(task)))
@@ -576,7 +579,7 @@ impl Shared {
     pub(crate) fn call_when_settled(self: &Arc<Self>, task: TaskId, call: Call) {
         let mut state = self.lock();
         if let Some(settled) = state.settled.remove(&task) {
-            state.calls.push((call, settled));
+            state.calls.push((call, *settled));
         } else if let Some(entered) = state.tasks.get_mut(&task) {
             let was_awaited = entered.waker.is_some();
             entered.claim = Claim::Call(call);
@@ -596,7 +599,7 @@ impl Shared {
             self.take_in_what_is_there(&mut state);
         }
         let settled = match state.settled.remove(&task) {
-            Some(settled) => Some(settled),
+            Some(settled) => Some(*settled),
             None => match state.tasks.get_mut(&task) {
                 Some(entered) => {
                     let was_awaited = entered.waker.replace(waker.clone()).is_some();
@@ -719,22 +722,24 @@ impl Shared {
 
     fn help(&self) {
         let mut state = self.lock();
-        // Whether nobody else drives, so that workers would run out of tasks.
-        let mut is_alone = false;
+        // Whether nobody else drives, so that workers would run out of tasks; looked at the less often the longer others do.
+        let (mut is_alone, mut look) = (false, HELP_LOOK_FIRST);
         while !state.over {
             state = if self.needs_driver(&state) || (is_alone && !state.driving && state.has_more()) {
                 let state = self.drive(state, None);
                 self.pause(state)
             } else if state.has_more() {
                 let drives = state.drives;
-                let waited = self.help.wait_timeout(state, Duration::from_nanos(UNEVEN_NANOS));
+                let waited = self.help.wait_timeout(state, look);
                 let state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                is_alone = state.drives == drives;
+                is_alone = !state.driving && state.drives == drives;
+                look = if is_alone { HELP_LOOK_FIRST } else { HELP_LOOK_LAST.min(look * 2) };
                 state
             } else {
                 state.helper_sleeps = true;
                 let mut state = self.help.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.helper_sleeps = false;
+                look = HELP_LOOK_FIRST;
                 state
             };
         }

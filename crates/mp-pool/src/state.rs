@@ -6,6 +6,7 @@ use crate::stats::Records;
 use crate::worker::{FAILED, FINAL, Failure, MEMORY_SHIFT, READY, REFUSED};
 use mp_channel::SendFailure;
 use mp_channel::dynamic::{DynMessage, DynReceiver, DynSender, Tag};
+use mp_shm::codec::Payload;
 use mp_shm::value::Value;
 use mp_spawn::Process;
 use mp_spawn::code::SealedCode;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// What a worker sent for a task.
 pub(crate) struct Done {
-    pub(crate) message: DynMessage,
+    pub(crate) payload: Payload,
     pub(crate) task: TaskId,
     pub(crate) pid: u32,
     pub(crate) attempts: u32,
@@ -100,7 +101,7 @@ pub(crate) struct State {
     /// Workers that the pool has let go of, and which have not ended yet.
     pub(crate) leaving: Vec<Process<()>>,
     pub(crate) tasks: FxHashMap<TaskId, Box<Entered>>,
-    pub(crate) settled: FxHashMap<TaskId, Settled>,
+    pub(crate) settled: FxHashMap<TaskId, Box<Settled>>,
     /// What finalizers have sent.
     pub(crate) finals: Vec<DynMessage>,
     /// To be called and woken when the mutex is free.
@@ -224,7 +225,7 @@ impl State {
         self.wakes.extend(entered.waker);
         match entered.claim {
             Claim::Handle => {
-                self.settled.insert(task, settled);
+                self.settled.insert(task, Box::new(settled));
             }
             Claim::Nobody => {}
             Claim::Call(call) => self.calls.push((call, settled)),
@@ -323,7 +324,10 @@ impl State {
                     let pid = entered.pid.unwrap_or_default();
                     let lost = entered.losses.take().map_or_else(Vec::new, |losses| losses.lost);
                     let attempts = entered.attempts;
-                    self.settle(task, Ok(Done { message, task, pid, attempts, nanos, lost }));
+                    self.settle(
+                        task,
+                        Ok(Done { payload: message.into_payload(), task, pid, attempts, nanos, lost }),
+                    );
                 }
             }
         }

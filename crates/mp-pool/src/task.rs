@@ -84,9 +84,9 @@ impl<R: Message> Task<R> {
 }
 
 pub(crate) fn decode<R: Message>(settled: Settled) -> Result<R, TaskError> {
-    let Done { message, task, pid, attempts, .. } = settled?;
+    let Done { payload, task, pid, attempts, .. } = settled?;
     let failed = |kind| TaskError { kind, task, pid: Some(pid), attempts };
-    match message.decode::<Result<R, Failure>>() {
+    match payload.decode::<Result<R, Failure>>() {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(failure)) => Err(failed(failure.into())),
         Err(error) => Err(failed(TaskErrorKind::Decode(error))),

@@ -23,14 +23,19 @@ pub const INLINE_MAX: usize = 240;
 pub struct Payload(Place);
 
 enum Place {
-    /// In a box of its own: a payload is moved about more often than it is made.
+    /// In a box of its own size: a payload is moved about more often than it is made, and may be kept.
     Inline {
         session: Session,
         len: usize,
-        bytes: Box<Inline>,
+        bytes: Box<[Piece]>,
     },
     Block(Block),
 }
+
+/// Bytes with an alignment that is enough for every archive.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+struct Piece([MaybeUninit<u8>; 16]);
 
 /// Room for a message that travels in its slot.
 #[repr(C, align(16))]
@@ -151,9 +156,11 @@ impl Payload {
     #[inline]
     #[must_use]
     pub unsafe fn copy_inline(session: Session, from: *const u8, len: usize) -> Self {
-        let mut bytes = Box::new(Inline::empty());
-        // SAFETY: as the caller promises.
-        unsafe { bytes.fill(from, len) };
+        assert!(len <= INLINE_MAX, "an inline message has at most {INLINE_MAX} bytes");
+        let mut bytes = vec![const { Piece([MaybeUninit::uninit(); 16]) }; len.div_ceil(size_of::<Piece>())];
+        // SAFETY: the caller vouches for the source; the target has at least `len` bytes and is ours.
+        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr().cast(), len) };
+        let bytes = bytes.into_boxed_slice();
         Self(Place::Inline { session, len, bytes })
     }
 
@@ -168,8 +175,10 @@ impl Payload {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
-            // SAFETY: `copy_inline` filled in `len` bytes.
-            Place::Inline { len, bytes, .. } => unsafe { bytes.bytes(*len) },
+            // SAFETY: `copy_inline` made room for `len` bytes and filled them in.
+            Place::Inline { len, bytes, .. } => unsafe {
+                std::slice::from_raw_parts(bytes.as_ptr().cast(), *len)
+            },
             Place::Block(block) => {
                 let len = usize::try_from(block.header().len.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
                 let len = len.min(block.capacity());
