@@ -119,7 +119,7 @@ impl PoolBuilder {
     }
 
     /// Has each worker that the pool lets go of call `f` with what the initializer made, after its last task. [`Pool::join`] gives the values.
-    /// A worker that is killed calls nothing.
+    /// A worker that is killed calls nothing; where panics abort, a call that panics gives nothing.
     pub fn finalizer<S: 'static, F: Message + 'static>(mut self, f: fn(S) -> F) -> Self {
         let message = FnRef::new(f);
         self.finalizer = Some(Step {
