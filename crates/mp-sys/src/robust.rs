@@ -558,6 +558,16 @@ mod real {
             assert_eq!(node.word.load(Ordering::Acquire), WAITERS | OWNER_DIED);
         }
 
+        #[test]
+        fn a_thread_knows_whether_it_has_a_pending_word() {
+            assert!(!has_pending());
+            // SAFETY: the word is leaked.
+            unsafe { set_pending(&leaked().word) };
+            assert!(has_pending());
+            clear_pending();
+            assert!(!has_pending());
+        }
+
         fn leaked() -> &'static RobustWord {
             Box::leak(Box::new(RobustWord::new()))
         }
