@@ -1,5 +1,6 @@
 //! `cargo xtask ci --only linking`: a program that checks itself, `crates/mp-spawn/examples/linked`, built in the ways in which users build
-//! theirs, and run; and a library with multiproc in it (`examples/plugin`), loaded by programs with and without.
+//! theirs, and run; and a library with multiproc in it (`examples/plugin`), loaded by programs with and without. And one with a pool whose
+//! tasks panic (`crates/mp-pool/examples/panics.rs`), which aborts.
 //!
 //! Most variants differ in the last step alone, so what it links is built few times: see [`Base`]. Each program is looked at, too, so that a
 //! flag without effect is noticed.
@@ -58,7 +59,7 @@ const VARIANTS: [Variant; 13] = [
         base: Base::Plain,
         flags: &[],
         expected: PLAIN,
-        says: &["panic=unwind", "folded=false", "std=own", "constructors=1"],
+        says: &["panic=unwind", "messages=kept", "folded=false", "std=own", "constructors=1"],
     },
     Variant {
         name: "not position-independent",
@@ -116,13 +117,19 @@ const VARIANTS: [Variant; 13] = [
         expected: PLAIN,
         says: &["std=shared"],
     },
-    Variant { name: "panic=abort", base: Base::Abort, flags: &[], expected: PLAIN, says: &["panic=abort"] },
+    Variant {
+        name: "panic=abort",
+        base: Base::Abort,
+        flags: &[],
+        expected: PLAIN,
+        says: &["panic=abort", "messages=kept"],
+    },
     Variant {
         name: "optimised, also at link time",
         base: Base::Release,
         flags: &["-Copt-level=3"],
         expected: PLAIN,
-        says: &["panic=unwind"],
+        says: &["panic=unwind", "messages=kept"],
     },
     Variant {
         name: "all at once",
@@ -136,7 +143,8 @@ const VARIANTS: [Variant; 13] = [
             "-Cpanic=abort",
         ],
         expected: Elf { is_pie: false, is_static: true, has_build_id: false, has_symbols: false },
-        says: &["panic=abort"],
+        // Of its crates only the last one knows that panics abort.
+        says: &["panic=abort", "messages=lost"],
     },
 ];
 
@@ -164,6 +172,7 @@ pub(crate) fn check() -> Result<()> {
         timed(variant.name, || linking.check(variant))?;
     }
     timed("a constructor that comes last", || linking.check_constructors())?;
+    timed("a pool's panics that abort", || linking.check_pool())?;
     timed("code in a library", || linking.check_libraries())
 }
 
@@ -219,6 +228,13 @@ impl Linking {
             .run()?;
         self.build(Base::Plain, &[&format!("-Clink-arg={object}")])?;
         says(&output(&self.path("linked"), &[])?, &["constructors=2"])
+    }
+
+    /// Panics of a pool's tasks where they abort. (Where they do not, the pool's tests see to them.)
+    fn check_pool(&self) -> Result<()> {
+        let build = Call::cargo(["build", "--quiet", "-p", "mp-pool", "--example", "panics"])?;
+        self.with_profile(build, Base::Abort).run()?;
+        says(&output(&self.path("panics"), &[])?, &["panic=abort"])
     }
 
     /// Functions of a library that a program loads, and a library that starts processes itself.

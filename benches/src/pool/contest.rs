@@ -34,6 +34,11 @@ pub(super) fn with_result<R>(number: u64, look: impl FnOnce(&[u8; RESULT]) -> R)
     SOURCE.with_borrow_mut(|source| look(source.marked(number)))
 }
 
+/// A task with a large result that is an array.
+pub(super) fn result_array(number: u64) -> [u8; RESULT] {
+    with_result(number, |bytes| *bytes)
+}
+
 /// A task with a large result.
 pub(super) fn result(number: u64) -> Vec<u8> {
     with_result(number, |bytes| bytes.to_vec())

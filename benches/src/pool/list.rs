@@ -23,7 +23,7 @@ fn with_python<const COUNT: usize, const PYTHON_COUNT: usize>(
 /// All of them.
 #[must_use]
 pub fn measurements(quick: bool) -> Vec<Measurement> {
-    maps(quick).into_iter().chain(submits(quick)).collect()
+    maps(quick).into_iter().chain(maps_in_place(quick)).chain(submits(quick)).chain(scale(quick)).collect()
 }
 
 /// What two workers need for tasks of [`LENGTH`] that cost nothing to hand out.
@@ -96,12 +96,45 @@ fn maps(quick: bool) -> [Measurement; 4] {
     ]
 }
 
+/// Those with inputs and results in shared memory.
+fn maps_in_place(quick: bool) -> [Measurement; 3] {
+    [
+        Measurement {
+            name: "pool_into",
+            unit: Unit::MillionsPerSecond,
+            plan: plan(quick, 1_000_000),
+            ours: Contestant::new("map_into", ours::into_array),
+            peers: vec![
+                Contestant::new("rayon in place", threads::into_slice).at_least(0.5),
+                Contestant::new("raw in place", raw::trivial),
+            ],
+        },
+        Measurement {
+            name: "pool_slice",
+            unit: Unit::MillionsPerSecond,
+            plan: plan(quick, 1_000_000),
+            ours: Contestant::new("map_slice", ours::slice),
+            peers: vec![
+                Contestant::new("rayon", threads::trivial).at_least(0.5),
+                Contestant::new("plain loop", threads::plain_loop),
+            ],
+        },
+        Measurement {
+            name: "pool_results_1m_into",
+            unit: Unit::ThousandsPerSecond,
+            plan: plan(quick, 200),
+            ours: Contestant::new("map_into", ours::results_into),
+            peers: vec![Contestant::new("raw in place", raw::results_in_place).at_least(0.8)],
+        },
+    ]
+}
+
 /// 256 MiB for all tasks, the goal.
 fn quarter_of_a_gibibyte(plan: &Plan) -> Outcome<f64> {
     Ok(f64::from(256 << 20) / f64::from(plan.count))
 }
 
-fn submits(quick: bool) -> [Measurement; 3] {
+fn submits(quick: bool) -> [Measurement; 2] {
     [
         Measurement {
             name: "pool_submit",
@@ -119,6 +152,27 @@ fn submits(quick: bool) -> [Measurement; 3] {
             plan: plan(quick, 1000),
             ours: Contestant::trips("multiproc", ours::submit_asleep),
             peers: vec![Contestant::trips("raw flag", raw_flag::roundtrip_second_asleep).at_most(1.2)],
+        },
+    ]
+}
+
+/// Many workers, many tasks.
+fn scale(quick: bool) -> [Measurement; 3] {
+    let workers = Plan { warm_up: 0, ..plan(quick, 200) };
+    [
+        Measurement {
+            name: "pool_200_workers",
+            unit: Unit::Microseconds,
+            plan: workers,
+            ours: Contestant::new("a worker of 200", ours::many_workers),
+            peers: vec![Contestant::new("spawn, one by one", crate::ours::spawn)],
+        },
+        Measurement {
+            name: "pool_200_memory",
+            unit: Unit::Bytes,
+            plan: workers,
+            ours: Contestant::amount("a worker of 200", ours::many_workers_memory),
+            peers: vec![],
         },
         Measurement {
             name: "pool_million_memory",

@@ -2,7 +2,7 @@
 
 use super::contest::{WORKERS, result, spin, time_results, time_squares};
 use crate::Outcome;
-use crate::measure::Plan;
+use crate::measure::{Plan, timed};
 use crate::payload;
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -19,6 +19,26 @@ fn pool() -> Outcome<ThreadPool> {
 pub fn trivial(plan: &Plan) -> Outcome<Duration> {
     let pool = pool()?;
     time_squares(plan, |input| Ok(pool.install(|| input.par_iter().map(|&n| payload::square(n)).collect())))
+}
+
+/// Trivial tasks, with results in a slice that was touched before.
+///
+/// # Errors
+/// As [`trivial`].
+pub fn into_slice(plan: &Plan) -> Outcome<Duration> {
+    let pool = pool()?;
+    let input: Vec<u64> = (0..plan.count.into()).collect();
+    let mut results = vec![1; input.len()];
+    let map = |results: &mut [u64]| {
+        let pairs = input.par_iter().zip(results);
+        pool.install(|| pairs.for_each(|(&number, result)| *result = payload::square(number)));
+        Ok(())
+    };
+    map(&mut results)?;
+    // They would be right a second time.
+    results.fill(1);
+    let ((), time) = timed(|| map(&mut results))?;
+    if payload::are_squares(&results, plan.count) { Ok(time) } else { Err("wrong results".into()) }
 }
 
 /// Trivial tasks, split to single ones.

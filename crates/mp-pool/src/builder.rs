@@ -91,7 +91,8 @@ impl PoolBuilder {
         self
     }
 
-    /// How often a task whose worker died is tried again. Default: 0, the task fails. In a `map` this is for each input.
+    /// How often a task whose worker died is tried again. Default: 0, the task fails. In a `map` this is for each input. One that panics is not,
+    /// also where panics abort.
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
@@ -119,7 +120,7 @@ impl PoolBuilder {
     }
 
     /// Has each worker that the pool lets go of call `f` with what the initializer made, after its last task. [`Pool::join`] gives the values.
-    /// A worker that is killed calls nothing.
+    /// A worker that is killed calls nothing; where panics abort, a call that panics gives nothing.
     pub fn finalizer<S: 'static, F: Message + 'static>(mut self, f: fn(S) -> F) -> Self {
         let message = FnRef::new(f);
         self.finalizer = Some(Step {
@@ -154,8 +155,8 @@ impl PoolBuilder {
         self
     }
 
-    /// Breaks the pool when more than `deaths` workers die within `time` that nobody ended on purpose. Default: any number may, as long as some become
-    /// ready.
+    /// Breaks the pool when more than `deaths` workers die within `time` that nobody ended on purpose (where panics abort: those of panics included).
+    /// Default: any number may, as long as some become ready.
     pub fn restart_limit(mut self, deaths: usize, time: Duration) -> Self {
         self.restarts = Some((deaths, time));
         self

@@ -235,8 +235,10 @@ impl Shared {
     fn judge(&self, state: &mut State, task: u64, pid: u32, cause: &JoinError, progress: u64) {
         let retries = self.settings.retries;
         let Some(entered) = state.tasks.get_mut(&task) else { return };
+        // Where panics abort. It is the task's own failure, which is not tried again elsewhere either.
+        let is_panic = matches!(cause, JoinError::Panicked(_));
         let kind = |deaths: u32| {
-            if retries > 0 {
+            if retries > 0 && !is_panic {
                 TaskErrorKind::Quarantined { deaths, last: cause.to_string() }
             } else {
                 TaskErrorKind::of_death(cause)
@@ -250,7 +252,7 @@ impl Shared {
             let charged = losses.charged.entry(item).or_insert(0);
             *charged += 1;
             let deaths = *charged;
-            if deaths > retries {
+            if deaths > retries || is_panic {
                 losses.skips.push(item);
                 let error = TaskError { kind: kind(deaths), task, pid: Some(pid), attempts: deaths };
                 losses.lost.push((item, error));
@@ -261,7 +263,7 @@ impl Shared {
             return;
         }
         let deaths = state.dispatcher.charge(task);
-        if deaths > retries {
+        if deaths > retries || is_panic {
             state.dispatcher.gone(task);
             let attempts = entered.attempts;
             state.settle(task, Err(TaskError { kind: kind(deaths), task, pid: Some(pid), attempts }));

@@ -74,7 +74,7 @@ pub struct TaskError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TaskErrorKind {
-    /// It panicked; its worker lives on.
+    /// It panicked; its worker lives on. (Where panics abort, another one takes its place.)
     Panicked(Panic),
     /// Its worker exited with this code while it ran it.
     Exited(i32),
@@ -123,6 +123,7 @@ impl TaskErrorKind {
             | &JoinError::NotStarted(Ended::Killed { signal, core_dumped }) => {
                 Self::Killed { signal, core_dumped }
             }
+            JoinError::Panicked(panic) => Self::Panicked(panic.clone()),
             &JoinError::Exited(code) | &JoinError::NotStarted(Ended::Exited(code)) => Self::Exited(code),
             other => Self::Lost(other.to_string()),
         }

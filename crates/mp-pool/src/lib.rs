@@ -8,7 +8,8 @@
 //!
 //! Every worker has a task channel of its own, with room for the task it runs and one more, so no lock is shared on the way of a task
 //! and it is always known which task a dead worker held: that task fails or is tried again, the one behind it goes to another
-//! worker, and a new worker takes the place of the dead. Of a chunk of a `map` only the input fails that the worker was at.
+//! worker, and a new worker takes the place of the dead. Of a chunk of a `map` only the input fails that the worker was at. A panic is told with its
+//! message, also where panics abort (`panic = "abort"`), which costs the worker.
 //!
 //! | to | use |
 //! |---|---|

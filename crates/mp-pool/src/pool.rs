@@ -637,11 +637,14 @@ impl Shared {
             state.start_look = (look * 2).min(START_LOOK_LAST);
             Instant::now() + look
         });
-        if self.limits.is_timed {
-            // What is done is not late, however late this thread comes to look.
-            self.take_in_what_is_there(&mut state);
-        }
+        // What is done is not late, however late this thread comes to look.
+        let took_in = self.limits.is_timed && self.take_in_what_is_there(&mut state);
         let timer = self.tend(&mut state);
+        if took_in {
+            // What somebody waits for, this thread too, may be among it.
+            self.announce(&state);
+            return state;
+        }
         let uneven = state.dispatcher.has_idle() && state.dispatcher.with_tasks_behind().next().is_some();
         let uneven = uneven.then(|| Instant::now() + Duration::from_nanos(UNEVEN_NANOS));
         let until = [look, timer, until, uneven].into_iter().flatten().min();
@@ -691,15 +694,19 @@ impl Shared {
         }
     }
 
-    fn take_in_what_is_there(&self, state: &mut State) {
+    /// Says whether there was anything.
+    fn take_in_what_is_there(&self, state: &mut State) -> bool {
+        let mut took_in = false;
         // Looking first costs less than being refused.
         while !self.results.is_empty()
             && let Ok(message) = self.results.try_recv()
         {
             state.take_in(message, self.limits);
+            took_in = true;
         }
         self.let_go(state);
         state.assign(self.limits);
+        took_in
     }
 
     /// Makes sure that tasks are seen to although nobody waits. Without the thread for that the pool is broken.

@@ -157,11 +157,3 @@ fn e9_a_worker_that_cannot_start_leaves_no_others_behind() {
     assert!(error.starts_with("making a pool: starting a process"), "{error}");
     assert_eq!(left, 0);
 }
-
-#[test]
-fn e8_two_hundred_workers_start_and_work() {
-    let _watchdog = watchdog(Duration::from_secs(170));
-    let pool = Pool::builder().workers(200).chunk_size(1).build().unwrap();
-    assert_eq!(pool.map(|n: u32| n + 1, 0..2000).unwrap(), (1..=2000).collect::<Vec<_>>());
-    pool.join().unwrap();
-}

@@ -1,7 +1,7 @@
 //! Workers that come and go: set up and down, recycled, idle, too many or too few.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use mp_channel::{Sender, channel};
+use mp_channel::{Receiver, Sender, channel};
 use mp_pool::{Pool, PoolError, TaskErrorKind, with_worker_state, worker_id};
 use mp_spawn::StartMethod;
 use mp_testkit::{assert_no_backstop, heed_signals, proc, watchdog};
@@ -110,6 +110,67 @@ fn e29_a_pool_grows_and_shrinks_while_it_works() {
     assert!(matches!(pool.resize(0), Err(PoolError::NoWorkers)));
     assert_eq!(pool.stats().workers_lost, 0);
     pool.join().unwrap();
+    assert_no_backstop();
+}
+
+/// Has so many workers at work at the same time.
+fn meet(pool: &Pool, count: usize) {
+    let (arrive, arrived) = channel(count).unwrap();
+    let (leave, left) = channel::<()>(1).unwrap();
+    let tasks: Vec<_> = (0..count)
+        .map(|_| {
+            let wait = |(arrive, left): (Sender<u32>, Receiver<()>)| {
+                arrive.send(std::process::id()).unwrap();
+                assert!(left.recv().unwrap_err().is_disconnected());
+            };
+            pool.submit(wait, (arrive.clone(), left.clone())).unwrap()
+        })
+        .collect();
+    let pids: HashSet<u32> = (0..count).map(|_| arrived.recv().unwrap()).collect();
+    assert_eq!(pids.len(), count);
+    drop(leave);
+    tasks.into_iter().for_each(|task| task.get().unwrap());
+}
+
+#[test]
+fn e8_two_hundred_workers_start_and_work_all_at_once() {
+    let _watchdog = watchdog(Duration::from_secs(170));
+    let pool = Pool::builder().workers(200).chunk_size(1).build().unwrap();
+    meet(&pool, 200);
+    assert_eq!(pool.map(|n: u32| n + 1, 0..2000).unwrap(), (1..=2000).collect::<Vec<_>>());
+    assert_eq!(pool.stats().workers_lost, 0);
+    pool.join().unwrap();
+}
+
+/// The channel of results has room for those of the 16 workers that there are at the beginning, at most.
+#[test]
+fn e29_workers_that_came_later_wait_with_their_results_for_who_takes_them() {
+    let _watchdog = watchdog(Duration::from_secs(170));
+    let (workers, room) = (50, 80);
+    let pool = Pool::builder().workers(1).build().unwrap();
+    pool.resize(workers).unwrap();
+    meet(&pool, workers);
+    // Nobody takes results while none of these is waited for.
+    let submit = || {
+        let (tell, told) = channel(2 * workers).unwrap();
+        let tasks: Vec<_> = (0..2 * workers)
+            .map(|n| {
+                let told = |(tell, n): (Sender<()>, usize)| {
+                    tell.send(()).unwrap();
+                    n
+                };
+                pool.submit(told, (tell.clone(), n)).unwrap()
+            })
+            .collect();
+        // At least ten workers have run one whose result finds no room.
+        (0..room + 10).for_each(|_| told.recv().unwrap());
+        (tasks, told)
+    };
+    let (tasks, _told) = submit();
+    assert!((0..).zip(tasks).all(|(n, task)| task.get().unwrap() == n));
+    let (tasks, _told_too) = submit();
+    pool.join().unwrap();
+    assert!((0..).zip(tasks).all(|(n, task)| task.get().unwrap() == n));
     assert_no_backstop();
 }
 

@@ -223,6 +223,36 @@ fn e14_a_task_that_runs_too_long_is_ended_and_no_other() {
 }
 
 #[test]
+fn e14_a_task_whose_value_lies_there_is_not_late_however_late_somebody_looks() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let _watchdog = watchdog(LONG);
+    let pool = Pool::builder().workers(1).task_timeout(TIMEOUT).build().unwrap();
+    let (open, gate) = channel(1).unwrap();
+    let first = pool.submit(wait_for, (gate, 1)).unwrap();
+    let second = pool.submit(|n: u32| n, 2).unwrap();
+    let (begun, begins) = channel(1).unwrap();
+    let third = pool.submit(|begun: Sender<()>| begun.send(()).unwrap(), begun).unwrap();
+    // The thread that looks while nobody waits is held up, once it has seen the second task begin.
+    let (called, calls) = mpsc::channel();
+    let (resume, resumed) = mpsc::channel::<()>();
+    first.on_done(move |value| {
+        called.send(value.unwrap()).unwrap();
+        let _ = resumed.recv();
+    });
+    open.send(()).unwrap();
+    assert_eq!(calls.recv().unwrap(), 1);
+    // A worker sends what it has before it begins the next one.
+    begins.recv().unwrap();
+    // For the time to be over.
+    std::thread::sleep(TIMEOUT);
+    assert_eq!(second.get().unwrap(), 2);
+    third.get().unwrap();
+    drop(resume);
+    assert_eq!(pool.stats().workers_lost, 0);
+    assert_no_backstop();
+}
+
+#[test]
 fn e10_the_first_of_several_and_all_of_them_are_waited_for() {
     let _watchdog = watchdog(LONG);
     let pool = pool(2);

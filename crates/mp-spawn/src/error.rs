@@ -62,7 +62,7 @@ impl std::error::Error for SpawnError {
 /// A process did not return a value.
 #[derive(Debug)]
 pub enum JoinError {
-    /// The function panicked.
+    /// The function panicked; or, where panics abort, another thread of the process.
     Panicked(Panic),
     /// It exited with this code before the function returned.
     Exited(i32),

@@ -7,7 +7,12 @@
 //! DONE      child, the function has returned or    –                   archive of Result<R, Failure>
 //!           panicked
 //! REFUSED   child, it cannot run the function      –                   archive of String: why
+//! PANICKED  child, a panic is about to abort it    –                   archive of Panic
 //! ```
+//!
+//! From when it has taken its job until it gives something back a child's job is *open*. Where panics abort, one in any thread closes it with
+//! its last words. They are told under the domain's lock, too; so a thread that panics while it holds that, or has anything else pending,
+//! ends without.
 //!
 //! The record is the parent's block. The child changes it only under the domain's lock, after checking that it is still there, so a
 //! parent that dies meanwhile takes the record with it and the child writes nowhere. Blocks that change hands are re-stamped in the
@@ -25,11 +30,16 @@ use mp_shm::layout::BLOCK_HEADER_BYTES;
 use mp_shm::{Message, Session, rkyv};
 use mp_sys::setup::{Limit, Resource};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 pub(crate) const NEW: u32 = 0;
 pub(crate) const TAKEN: u32 = 1;
 pub(crate) const DONE: u32 = 2;
 pub(crate) const REFUSED: u32 = 3;
+pub(crate) const PANICKED: u32 = 4;
+
+/// The job of this process while it is open. Who takes it out gives what comes of it.
+static OPEN: Mutex<Option<(Session, Record)>> = Mutex::new(None);
 
 /// The record.
 #[repr(C)]
@@ -116,6 +126,7 @@ pub(crate) fn run(
     let job = at(session, record.offset).ok_or("the job's record is outside of the session")?;
     let argument = session.take(record, &job.argument, (&job.nonce, nonce), (&job.state, NEW, TAKEN));
     let argument = argument.ok_or("the job is gone: the parent died")?;
+    *OPEN.lock().unwrap_or_else(PoisonError::into_inner) = Some((session, record));
     let words = |pair: &[AtomicU64; 2]| [pair[0].load(Ordering::Relaxed), pair[1].load(Ordering::Relaxed)];
     let (sealed, function) = (words(&job.trampoline), words(&job.function));
     let call = Call { session, function, argument: Payload::in_block(argument) };
@@ -125,6 +136,10 @@ pub(crate) fn run(
         .and_then(|()| limit_address_space(session, most))
         .and_then(|()| FnRef::<Call, Outcome>::unseal(session, sealed).map_err(|error| error.to_string()))
         .and_then(|trampoline| trampoline.call(call));
+    if OPEN.lock().unwrap_or_else(PoisonError::into_inner).take().is_none() {
+        // Another thread's panic has closed it, and is about to end this process.
+        return Ok(101);
+    }
     let (block, state, code) = match outcome {
         Ok((block, went_well)) => (block, DONE, if went_well { 0 } else { 101 }),
         Err(text) => {
@@ -143,5 +158,22 @@ pub(crate) fn run(
             // The parent died, or dropped its handle: nobody is there to be told.
             Ok(code)
         }
+    }
+}
+
+/// Where panics abort: tells the parent of one that is about to end this process, if its job is open.
+pub(crate) fn last_words(panic: &Panic) {
+    // What this thread has begun would be nobody's to finish, and what it holds would keep it waiting for itself.
+    if mp_sys::robust::has_pending() {
+        return;
+    }
+    // Held to the end: a thread that has done the job meanwhile must not end the process before the words are told.
+    let Ok(mut open) = OPEN.try_lock() else { return };
+    let Some((session, record)) = open.take() else { return };
+    // In a copy of the process, whose job it is not, there is no block to be had.
+    let encoded = encode(session, panic, 0).and_then(mp_shm::codec::Encoded::into_block);
+    if let (Some(job), Ok(block)) = (at(session, record.offset), encoded) {
+        // If the parent is gone, or wants nothing, nobody is there to be told.
+        let _ = session.give(record, &job.value, block, &job.unwanted, (&job.state, PANICKED));
     }
 }

@@ -17,7 +17,9 @@
 //!
 //! The same hook makes the processes of fork servers what they are, and starts the process that holds descriptors on their way between processes: see [`mp_shm::Fd`].
 //!
-//! Limits: Linux with glibc; a stack overflow in a child is reported as SIGSEGV, and with `panic=abort` a panic as SIGABRT; a child
+//! With `panic = "abort"` a panic in any thread ends the child, which is told as a panic of its function, with message and place.
+//!
+//! Limits: Linux with glibc; a stack overflow in a child is reported as SIGSEGV, and a panic that aborts while another one unwinds as SIGABRT; a child
 //! whose parent is killed runs on to its end, unless it is a daemon; a process that has replaced its program (`exec`) no longer dies with its parent.
 
 mod broker;

@@ -2,6 +2,10 @@
 //!
 //! The panic hook runs where the panic happens and alone sees the location, so the first use of [`catch`] puts a hook in front of
 //! the program's own. It keeps a report for the thread that is inside `catch` and then calls the one before it, which prints.
+//!
+//! Where panics abort (`panic = "abort"` in the profile) nothing is caught: there the hook, once it has printed, tells the parent of a child
+//! process, which is the last that the child does. A program that puts another hook in its place (without calling ours) is told of
+//! SIGABRT instead, and so is one whose crates were not all built so.
 
 use mp_shm::rkyv;
 use std::cell::{Cell, RefCell};
@@ -47,6 +51,10 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Panic> {
     INSTALL.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
+            if cfg!(panic = "abort") {
+                before(info);
+                return crate::job::last_words(&report(info));
+            }
             if DEPTH.get() > 0 {
                 // In a destructor of the thread there may be no place for it any more.
                 let _ = LAST.try_with(|last| *last.borrow_mut() = Some(report(info)));

@@ -8,6 +8,7 @@ use crate::forkserver;
 use crate::handle::ProcessHandle;
 use crate::hook::{self, Errand, Marker};
 use crate::job::{self, Call, Failure, Job, Outcome};
+use crate::panics::Panic;
 use crate::program::start_self;
 use crate::starting;
 use mp_shm::block::Block;
@@ -185,6 +186,9 @@ impl<R: Message + 'static> Process<R> {
             Left::Refusal(payload) => {
                 Err(JoinError::Refused(payload.decode::<String>().unwrap_or_else(|error| error.to_string())))
             }
+            Left::LastWords(payload) => {
+                Err(payload.decode::<Panic>().map_or_else(JoinError::Decode, JoinError::Panicked))
+            }
             Left::Nothing => Err(failed(ended)),
             Left::Untouched => match ended {
                 Ok(ended) => Err(JoinError::NotStarted(ended)),
@@ -299,6 +303,8 @@ impl<R> Drop for Process<R> {
 enum Left {
     Value(Payload),
     Refusal(Payload),
+    /// Of the panic that aborted it.
+    LastWords(Payload),
     /// It took its job and left nothing.
     Nothing,
     /// It never took its job.
@@ -318,6 +324,7 @@ impl Running {
         match (state, value) {
             (job::DONE, Some(payload)) => Left::Value(payload),
             (job::REFUSED, Some(payload)) => Left::Refusal(payload),
+            (job::PANICKED, Some(payload)) => Left::LastWords(payload),
             (job::NEW, _) => Left::Untouched,
             _ => Left::Nothing,
         }

@@ -36,7 +36,9 @@ pub const TID_MASK: u32 = 0x3fff_ffff;
 #[cfg(loom)]
 pub use crate::model::{Current, RobustWord, clear_pending, hold, let_go, set_pending, tid, with};
 #[cfg(not(loom))]
-pub use real::{Current, RobustWord, Unsupported, clear_pending, hold, let_go, link, set_pending, tid, with};
+pub use real::{
+    Current, RobustWord, Unsupported, clear_pending, has_pending, hold, let_go, link, set_pending, tid, with,
+};
 #[cfg(not(loom))]
 pub(crate) use real::{Registered, registered};
 
@@ -318,6 +320,18 @@ mod real {
             self.store_pending(std::ptr::null_mut());
         }
 
+        /// See [`has_pending`].
+        fn has_pending(self) -> bool {
+            let head = self.0.head.get();
+            if head.is_null() {
+                return false;
+            }
+            // SAFETY: the head belongs to this thread (read for this very process) and lives as long as it.
+            let pending = unsafe { &raw const (*head).pending };
+            // SAFETY: only this thread writes it.
+            !unsafe { pending.read_volatile() }.is_null()
+        }
+
         #[inline]
         fn store_pending(self, link: *mut Link) {
             let head = self.0.head.get();
@@ -415,6 +429,12 @@ mod real {
     #[inline]
     pub fn clear_pending() {
         with(|current| current.clear_pending());
+    }
+
+    /// Whether this thread is between [`set_pending`] and [`clear_pending`], and so may take no other word that needs them.
+    #[must_use]
+    pub fn has_pending() -> bool {
+        with(|current| current.has_pending())
     }
 
     /// Links `node` into the calling thread's list and stores the thread's id with [`WAITERS`] in its word.
@@ -536,6 +556,16 @@ mod real {
                 std::hint::spin_loop();
             }
             assert_eq!(node.word.load(Ordering::Acquire), WAITERS | OWNER_DIED);
+        }
+
+        #[test]
+        fn a_thread_knows_whether_it_has_a_pending_word() {
+            assert!(!has_pending());
+            // SAFETY: the word is leaked.
+            unsafe { set_pending(&leaked().word) };
+            assert!(has_pending());
+            clear_pending();
+            assert!(!has_pending());
         }
 
         fn leaked() -> &'static RobustWord {

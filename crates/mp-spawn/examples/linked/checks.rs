@@ -1,11 +1,15 @@
 //! What a program's children have to find, however the program was linked. An assertion fails if something is not as it should be.
 
 use mp_channel::{Sender, channel};
-use mp_shm::Fd;
+use mp_shm::{Fd, Shared};
 use mp_spawn::code::FnRef;
 use mp_spawn::{ForkServer, JoinError, Process};
+use mp_sys::robust;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Whether panics do in this program.
+const UNWINDS: bool = cfg!(panic = "unwind");
 
 /// How many constructors have run: the one beside these functions, and what else calls [`construct`].
 static CONSTRUCTED: AtomicU32 = AtomicU32::new(0);
@@ -41,6 +45,19 @@ fn fail(code: u32) -> u32 {
     panic!("failure {code}")
 }
 
+/// Whether a thread of it panicked, which is the end of the process where panics abort.
+fn fail_beside((): ()) -> bool {
+    std::thread::spawn(|| panic!("failure beside")).join().is_err()
+}
+
+/// Panics while it holds a word that nobody but the kernel may let go of for it.
+fn fail_holding(word: Shared<AtomicU32>) {
+    word.store(robust::tid(), Ordering::Relaxed);
+    // SAFETY: the handle is not dropped before the thread ends.
+    unsafe { robust::set_pending(&word) };
+    panic!("failure with a word pending")
+}
+
 fn leave(code: i32) {
     std::process::exit(code)
 }
@@ -59,6 +76,7 @@ fn read(file: Fd) -> String {
 /// Starts processes in all ways; says what can be told only from inside.
 pub(crate) fn check() -> String {
     let count = constructed(());
+    let mut messages = "";
     let server = ForkServer::new();
     for builder in [Process::builder(), Process::builder().fork_server(&server)] {
         let (sender, receiver) = channel(1).unwrap();
@@ -70,13 +88,25 @@ pub(crate) fn check() -> String {
         assert_eq!(builder.spawn(call_both, both).unwrap().join().unwrap(), (-8, 6));
         assert_eq!(builder.spawn(signed, -2).unwrap().join().unwrap(), -1);
 
-        match (cfg!(panic = "unwind"), builder.spawn(fail, 7).unwrap().join().unwrap_err()) {
-            (true, JoinError::Panicked(panic)) => {
+        messages = match builder.spawn(fail, 7).unwrap().join().unwrap_err() {
+            JoinError::Panicked(panic) => {
                 assert_eq!(panic.message, "failure 7");
                 assert!(panic.location.contains("checks.rs"), "{}", panic.location);
+                "kept"
             }
-            (false, JoinError::Killed { signal: 6, .. }) => {}
-            (_, error) => panic!("{error:?}"),
+            JoinError::Killed { signal: 6, .. } if !UNWINDS => "lost",
+            error => panic!("{error:?}"),
+        };
+        match builder.spawn(fail_beside, ()).unwrap().join() {
+            Ok(panicked) => assert!(panicked && UNWINDS),
+            Err(JoinError::Panicked(panic)) => assert_eq!(panic.message, "failure beside"),
+            Err(error) => assert!(error.signal() == Some(6) && messages == "lost", "{error:?}"),
+        }
+        if !UNWINDS {
+            let word = Shared::<AtomicU32>::zeroed().unwrap();
+            let error = builder.spawn(fail_holding, word.clone()).unwrap().join().unwrap_err();
+            assert_eq!(error.signal(), Some(6), "it has no last words: {error:?}");
+            assert!(word.load(Ordering::Relaxed) & robust::OWNER_DIED != 0, "the kernel has let go of it");
         }
         let left: JoinError = builder.spawn(leave, 9).unwrap().join().unwrap_err();
         assert!(matches!(left, JoinError::Exited(9)), "{left:?}");
@@ -90,11 +120,11 @@ pub(crate) fn check() -> String {
         assert_eq!(builder.spawn(read, reader).unwrap().join().unwrap(), "through the broker");
     }
     assert_eq!(server.pid().is_some(), mp_sys::zygote::supported().is_ok(), "the fork server was at work");
-    let panics = if cfg!(panic = "unwind") { "unwind" } else { "abort" };
+    let panics = if UNWINDS { "unwind" } else { "abort" };
     let folded = signed as fn(i64) -> i64 as usize == unsigned as fn(u64) -> u64 as usize;
     let std = match mp_sys::object::main_program_holds(std::process::abort as fn() -> ! as usize) {
         true => "own",
         false => "shared",
     };
-    format!("panic={panics} folded={folded} std={std} constructors={count}")
+    format!("panic={panics} messages={messages} folded={folded} std={std} constructors={count}")
 }
