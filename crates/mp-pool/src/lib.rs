@@ -52,6 +52,6 @@ pub use named::NamedTask;
 pub use pool::Pool;
 pub use scope::Scope;
 pub use stats::{PoolStats, Slow, WorkerStats};
-pub use task::{Task, as_completed, wait_all, wait_any, wait_any_timeout};
-pub use threads::{ThreadPool, ThreadPoolBuilder, ThreadTask};
+pub use task::{Task, Waitable, as_completed, wait_all, wait_any, wait_any_timeout};
+pub use threads::{ThreadImap, ThreadPool, ThreadPoolBuilder, ThreadScope, ThreadTask};
 pub use worker::{with_worker_state, worker_id};

@@ -175,7 +175,7 @@ fn e10_the_first_of_several_and_all_of_them_are_waited_for() {
     gates[0].0.send(()).unwrap();
     gates[2].0.send(()).unwrap();
     assert!(wait_all(&all, None));
-    assert_eq!(wait_any::<u32>(&[]), None);
+    assert_eq!(wait_any::<Task<u32>>(&[]), None);
     let other = self::pool(1);
     let foreign = other.submit(|n: u32| n, 1).unwrap();
     assert_eq!(wait_any(&[&tasks[0], &foreign]), None, "of two pools");
