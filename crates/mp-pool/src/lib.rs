@@ -32,8 +32,11 @@ mod executor;
 mod failure;
 mod inline;
 mod map;
+mod meter;
 pub mod named;
 mod pool;
+#[cfg(feature = "progress")]
+mod progress;
 mod scope;
 mod slot;
 mod state;
@@ -50,6 +53,8 @@ pub use map::{Imap, ParMap};
 pub use mp_derive::task;
 pub use named::NamedTask;
 pub use pool::Pool;
+#[cfg(feature = "progress")]
+pub use progress::{Progress, progress_bar};
 pub use scope::Scope;
 pub use stats::{PoolStats, Slow, WorkerStats};
 pub use task::{Task, Waitable, as_completed, wait_all, wait_any, wait_any_timeout};

@@ -62,6 +62,8 @@ pub use mp_pool::{
     ThreadPoolBuilder, ThreadScope, ThreadTask, Waitable, as_completed, named, task, wait_all, wait_any,
     wait_any_timeout, with_worker_state, worker_id,
 };
+#[cfg(feature = "progress")]
+pub use mp_pool::{Progress, progress_bar};
 pub use mp_shm as shm;
 pub use mp_shm::error::SessionError;
 pub use mp_shm::{AnyHandle, Fd, Message, Session, Shared, ShmSafe, rkyv};

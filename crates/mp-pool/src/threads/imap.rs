@@ -5,6 +5,7 @@
 use crate::error::{MapError, TaskError};
 use crate::executor::Executor;
 use crate::failure;
+use crate::meter::Meter;
 use crate::threads::{ThreadPool, ThreadTask};
 use mp_shm::Message;
 use std::any::Any;
@@ -28,6 +29,7 @@ pub struct ThreadImap<'p, A, R, I> {
     taken: usize,
     /// Why no more inputs are taken: comes after all that were.
     end: Option<End>,
+    meter: Meter,
 }
 
 enum End {
@@ -41,7 +43,21 @@ impl<'p, A: Message + Send + 'static, R: Message + Send + 'static, I: Iterator<I
     ThreadImap<'p, A, R, I>
 {
     pub(super) fn new(pool: &'p ThreadPool, f: fn(A) -> R, inputs: I, is_ordered: bool) -> Self {
-        Self { pool, f, inputs: inputs.fuse(), is_ordered, in_flight: VecDeque::new(), taken: 0, end: None }
+        Self {
+            pool,
+            f,
+            inputs: inputs.fuse(),
+            is_ordered,
+            in_flight: VecDeque::new(),
+            taken: 0,
+            end: None,
+            meter: Meter::default(),
+        }
+    }
+
+    #[cfg(feature = "progress")]
+    pub(crate) fn with_meter(self, meter: Meter) -> Self {
+        Self { meter, ..self }
     }
 
     /// Takes inputs until threads have enough to do.
@@ -79,9 +95,19 @@ impl<A: Message + Send + 'static, R: Message + Send + 'static, I: Iterator<Item 
         };
         let failed = |at: usize| move |error| MapError { items: at..at + 1, error };
         if let Some((at, task)) = self.in_flight.remove(place) {
-            return Some(task.get().map_err(failed(at)));
+            let value = task.get();
+            if value.is_err() {
+                self.meter.fail();
+            }
+            self.meter.advance(1);
+            return Some(value.map_err(failed(at)));
         }
-        match self.end.replace(End::Told)? {
+        let Some(end) = self.end.replace(End::Told) else {
+            self.meter.finish();
+            return None;
+        };
+        self.meter.fail();
+        match end {
             End::Refused(error) => Some(Err(failed(self.taken)(error))),
             End::Panicked(panic) => resume_unwind(panic),
             End::Told => None,
