@@ -43,6 +43,7 @@ mod state;
 mod stats;
 mod task;
 mod threads;
+mod trace;
 mod worker;
 
 pub use builder::PoolBuilder;

@@ -229,6 +229,7 @@ impl Pool {
             lost: Vec::new(),
         };
         state.tasks.insert(id, entered);
+        state.records.span.submitted(id);
         state.dispatcher.submit(id);
         state.assign(shared.limits);
         if state.dispatcher.queued() > 0 {

@@ -12,6 +12,7 @@
 use crate::error::{PoolError, TaskError, TaskErrorKind};
 use crate::slot::AnySlot;
 use crate::stats::Records;
+use crate::trace::TaskSpan;
 use mp_spawn::panics;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -170,6 +171,7 @@ impl Shared {
         let id = state.next_task;
         state.next_task += 1;
         state.queue.push_back(Entered { id, run, slot, is_kept });
+        state.records.span.submitted(id);
         drop(state);
         self.arrived.notify_one();
         Ok(id)
@@ -200,7 +202,10 @@ impl Shared {
         }
         drop(state);
         // The task itself is caught further in. Here it is about destructors: of a value that nobody wants, say. They are printed.
-        let _ = panics::catch(|| run(self, id));
+        let _ = panics::catch(|| {
+            let _span = TaskSpan::enter(id, thread);
+            run(self, id);
+        });
         let state = self.lock();
         self.announce(&state);
         state
@@ -215,7 +220,7 @@ impl Shared {
         if let Some(thread) = running.thread {
             state.records.finished(thread, id, nanos, 0);
         }
-        state.records.totals.tasks_done += 1;
+        state.records.done(id, nanos);
         true
     }
 
@@ -317,7 +322,7 @@ impl Shared {
     }
 
     /// Takes a task from whoever has it, to settle it otherwise. The thread that is at it is given up, and another takes its place.
-    fn take(self: &Arc<Self>, state: &mut State, id: u64) -> Option<Taken> {
+    fn take(self: &Arc<Self>, state: &mut State, id: u64, kind: &TaskErrorKind) -> Option<Taken> {
         let taken = if let Some(Entered { run, slot, .. }) = Self::take_back(state, id) {
             Taken { id, slot, unrun: Some(run) }
         } else {
@@ -327,7 +332,7 @@ impl Shared {
             }
             Taken { id, slot, unrun: None }
         };
-        state.records.totals.tasks_failed += 1;
+        state.records.failed(id, kind);
         Some(taken)
     }
 
@@ -342,7 +347,7 @@ impl Shared {
 
     /// Settles a task otherwise, if it is not done; says whether it was not.
     pub(super) fn stop(self: &Arc<Self>, id: u64, kind: TaskErrorKind) -> bool {
-        let taken = self.take(&mut self.lock(), id);
+        let taken = self.take(&mut self.lock(), id, &kind);
         let was_there = taken.is_some();
         if let Some(taken) = taken {
             taken.settle(kind);
@@ -391,7 +396,9 @@ impl Shared {
         let running = std::mem::take(&mut state.running);
         let threads = std::mem::take(&mut state.threads);
         let time_keeper = state.time_keeper.take();
-        state.records.totals.tasks_failed += (queue.len() + running.len()) as u64;
+        for &id in queue.iter().map(|entered| &entered.id).chain(running.keys()) {
+            state.records.failed(id, &TaskErrorKind::Pool(PoolError::Closed));
+        }
         drop(state);
         self.arrived.notify_all();
         self.begun.notify_all();
