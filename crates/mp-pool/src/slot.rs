@@ -113,7 +113,11 @@ impl<R> Slot<R> {
     pub(crate) fn call(&self, call: Call<R>) {
         let mut place = self.lock();
         match Self::take(&mut place) {
-            None => *place = Place::Open(Claim::Call(call)),
+            None => {
+                let before = std::mem::replace(&mut *place, Place::Open(Claim::Call(call)));
+                drop(place);
+                drop(before);
+            }
             Some(outcome) => {
                 drop(place);
                 run(call, outcome);

@@ -41,6 +41,9 @@ pub use task::ThreadTask;
 /// [checked](ThreadPoolBuilder::checked). A task may submit others to the pool it runs in, and wait for them: one that nobody has begun
 /// it then does itself.
 ///
+/// A task may be cancelled while it runs, or [take too long](ThreadPoolBuilder::task_timeout). It is settled then, and its thread is given up: that goes
+/// on with it unobserved, since nobody can end a thread, and another takes its place.
+///
 /// Dropping it ends the threads; waiters of unfinished tasks get an error, and tasks that nobody has begun are not run. If tasks are
 /// running, it does not wait for them: nobody can end a thread, so they go on, and their values are dropped.
 ///

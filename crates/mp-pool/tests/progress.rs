@@ -7,6 +7,7 @@ use mp_pool::{Pool, ThreadPool, progress_bar};
 use mp_shm::Array;
 use mp_testkit::watchdog;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -88,8 +89,8 @@ fn e24_a_bar_is_left_where_a_map_fails() {
     pool.close();
     threads.close();
     let (refused, too) = (bar(), bar());
-    pool.progress(refused.clone()).map(not_55, 0..100).unwrap_err();
-    threads.progress(too.clone()).map(not_55, 0..100).unwrap_err();
+    assert_eq!(pool.progress(refused.clone()).map_results(not_55, 0..100).len(), 1);
+    assert_eq!(threads.progress(too.clone()).map_results(not_55, 0..100).len(), 1);
     assert_eq!([state(&refused), state(&too)], [(0, Some(100), false); 2]);
 }
 
@@ -111,6 +112,23 @@ fn e24_a_bar_goes_with_the_values_and_is_left_where_they_are_given_up() {
     assert_eq!(state(&endless), (14, None, true));
     drop(values);
     assert_eq!(state(&endless), (14, None, false));
+}
+
+#[test]
+fn e24_a_bar_is_left_where_the_inputs_panic() {
+    let _watchdog = watchdog(LONG);
+    let (pool, threads) = (pool(), threads());
+    let bars = [bar(), bar()];
+    bars.iter().for_each(|bar| bar.set_length(300));
+    let inputs = || (100..).inspect(|&n: &u32| assert!(n != 150, "no more inputs"));
+    let mut values = pool.progress(bars[0].clone()).imap(not_55, inputs());
+    catch_unwind(AssertUnwindSafe(|| values.by_ref().for_each(drop))).unwrap_err();
+    assert!(values.next().is_none());
+    let mut values = threads.progress(bars[1].clone()).imap(not_55, inputs());
+    catch_unwind(AssertUnwindSafe(|| values.by_ref().for_each(drop))).unwrap_err();
+    assert!(values.next().is_none());
+    // The iterators are there still, and have nothing more to tell.
+    assert_eq!(bars.each_ref().map(|bar| bar.position()), [50, 50]);
 }
 
 /// A terminal that keeps what is written.

@@ -44,6 +44,8 @@
 //! A child runs its function before `main`, so nothing needs to be set up: not in programs, not in tests, not in doc tests. With
 //! default features off, call [`init`] at the top of `main`.
 //!
+//! Features, off by default: `progress` (bars that show how far a `map` of a pool is) and `tracing` (spans and events of pools); see [`mp_pool`].
+//!
 //! What can be sent: everything rkyv can archive, see [`Message`]; channel ends too, at any depth.
 #![forbid(unsafe_code)]
 
