@@ -431,6 +431,49 @@ fn e3_a_terminated_pool_of_threads_runs_nothing_more() {
     assert!(!RUN.load(Ordering::Acquire));
 }
 
+#[test]
+fn e28_tasks_of_threads_that_end_while_they_are_cancelled_are_settled_once() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool(2);
+    let tasks: Vec<ThreadTask<usize>> = (0..3000).map(|n| pool.submit(|n: usize| n, n).unwrap()).collect();
+    // From both ends, so that all there is of queued, running and done is met.
+    let (front, back) = tasks.split_at(1500);
+    let cancel = |tasks: &[ThreadTask<usize>]| tasks.iter().map(ThreadTask::cancel).collect::<Vec<bool>>();
+    let cancelled = std::thread::scope(|scope| {
+        let back = scope.spawn(|| cancel(back));
+        [cancel(front), back.join().unwrap()].concat()
+    });
+    let most = cancelled.iter().filter(|was| **was).count() as u64;
+    for (n, (task, was_cancelled)) in tasks.into_iter().zip(cancelled).enumerate() {
+        match task.get() {
+            Ok(value) => assert!(value == n && !was_cancelled),
+            Err(error) => assert!(was_cancelled && error.is_cancelled(), "{error}"),
+        }
+    }
+    assert_eq!(pool.apply(|n: usize| n, 1).unwrap(), 1);
+    let stats = pool.stats();
+    assert_eq!((stats.tasks_done, stats.tasks_failed), (3001 - most, most));
+    assert_eq!(stats.workers_started - stats.workers_lost, 2, "as many threads as there are to be");
+}
+
+#[test]
+fn e28_tasks_of_threads_that_end_when_their_time_is_up_are_told_once() {
+    let _watchdog = watchdog(LONG);
+    let pool = ThreadPool::builder().threads(2).task_timeout(Duration::from_micros(20)).build().unwrap();
+    let (tell, told) = mpsc::channel();
+    for n in 0..1000 {
+        let tell = tell.clone();
+        pool.submit(|n: u64| (0..n).fold(0, u64::wrapping_add), n * 20)
+            .unwrap()
+            .on_done(move |result| tell.send(result.map_err(|error| error.is_timed_out())).unwrap());
+    }
+    drop(tell);
+    pool.join().unwrap();
+    let told: Vec<Result<u64, bool>> = told.iter().collect();
+    assert_eq!(told.len(), 1000);
+    assert!(told.iter().all(|result| *result != Err(false)), "each is done, or timed out");
+}
+
 fn generic<E: Executor>(executor: &E) {
     let task = executor.submit(|n: u32| n + 1, 1).unwrap();
     assert_eq!(task.get_timeout(LONG).ok().unwrap().unwrap(), 2);
