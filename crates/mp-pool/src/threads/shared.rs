@@ -6,7 +6,7 @@
 //! thread   of the pool ─ its task was settled by others ─► given up: it ends after that task, and another has its place
 //! ```
 //!
-//! Owns: the queue, and who is at what, behind one mutex; no user code runs under it. Whoever takes a task out of `queue` or `running`
+//! Owns: the queue, and who is at what, behind one mutex; no user code runs under it but a subscriber of `tracing`. Whoever takes a task out of `queue` or `running`
 //! settles it, and nobody else: so a value that comes after its task was cancelled finds that it is not wanted.
 
 use crate::error::{PoolError, TaskError, TaskErrorKind};
