@@ -106,6 +106,14 @@ fn e24_a_bar_goes_with_the_values_and_is_left_where_they_are_given_up() {
     assert_eq!(state(&endless), (20, None, true));
     drop(values);
     assert_eq!(state(&endless), (20, None, false));
+    // It ends with the values, not with the iterator.
+    let done = [bar(), bar()];
+    let mut values = pool.progress(done[0].clone()).imap(not_55, 100..120);
+    assert_eq!(values.by_ref().count(), 20);
+    let mut of_threads = threads.progress(done[1].clone()).imap(not_55, 100..120);
+    assert_eq!(of_threads.by_ref().count(), 20);
+    assert_eq!(done.each_ref().map(state), [(20, Some(20), false); 2]);
+    drop((values, of_threads));
     let endless = bar();
     let mut values = threads.progress(endless.clone()).imap(not_55, 100..);
     assert_eq!(values.by_ref().take(14).count(), 14);
