@@ -435,14 +435,19 @@ fn e3_a_terminated_pool_of_threads_runs_nothing_more() {
 fn e28_tasks_of_threads_that_end_while_they_are_cancelled_are_settled_once() {
     let _watchdog = watchdog(LONG);
     let pool = pool(2);
-    let tasks: Vec<ThreadTask<usize>> = (0..3000).map(|n| pool.submit(|n: usize| n, n).unwrap()).collect();
-    // From both ends, so that all there is of queued, running and done is met.
-    let (front, back) = tasks.split_at(1500);
-    let cancel = |tasks: &[ThreadTask<usize>]| tasks.iter().map(ThreadTask::cancel).collect::<Vec<bool>>();
-    let cancelled = std::thread::scope(|scope| {
-        let back = scope.spawn(|| cancel(back));
-        [cancel(front), back.join().unwrap()].concat()
-    });
+    let spin = |n: usize| {
+        (0..n % 64 * 50).for_each(|n| drop(std::hint::black_box(n)));
+        n
+    };
+    // They are cancelled while they are queued, run, or are done.
+    let (tasks, cancelled): (Vec<ThreadTask<usize>>, Vec<bool>) = (0..3000)
+        .map(|n| {
+            let task = pool.submit(spin, n).unwrap();
+            spin(n / 64);
+            let was_cancelled = task.cancel();
+            (task, was_cancelled)
+        })
+        .unzip();
     let most = cancelled.iter().filter(|was| **was).count() as u64;
     for (n, (task, was_cancelled)) in tasks.into_iter().zip(cancelled).enumerate() {
         match task.get() {

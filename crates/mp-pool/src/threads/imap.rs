@@ -106,7 +106,6 @@ impl<A: Message + Send + 'static, R: Message + Send + 'static, I: Iterator<Item 
             self.meter.finish();
             return None;
         };
-        self.meter.fail();
         match end {
             End::Refused(error) => Some(Err(failed(self.taken)(error))),
             End::Panicked(panic) => resume_unwind(panic),
