@@ -15,7 +15,7 @@ struct Step {
     run: fn() -> Result<bool>,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step { name: "fmt", run: || cargo(&["fmt", "--all", "--check"]) },
     Step { name: "arrows", run: || arrows::check().map(|()| true) },
     Step {
@@ -25,6 +25,7 @@ const STEPS: [Step; 13] = [
     Step { name: "test", run: || test::run(&[]).map(|()| true) },
     // Once more in one process per test file: the process tests have to pass under both runners.
     Step { name: "cargo-test", run: || cargo(&["test", "--workspace", "--tests", "--quiet"]) },
+    Step { name: "features", run: features },
     Step { name: "fallbacks", run: fallbacks },
     Step { name: "docs", run: docs },
     Step { name: "linking", run: || linking::check().map(|()| true) },
@@ -111,6 +112,15 @@ fn table(ends: &[(&str, End, Duration)]) -> String {
 
 fn cargo(args: &[&str]) -> Result<bool> {
     Call::cargo(args.iter().copied())?.run()?;
+    Ok(true)
+}
+
+/// What is not built unless it is asked for.
+fn features() -> Result<bool> {
+    let packages = ["-p", "mp-pool", "-p", "multiproc", "--all-features"];
+    Call::cargo(["clippy", "--all-targets"])?.args(packages).args(["--", "-D", "warnings"]).run()?;
+    Call::cargo(["test", "--quiet"])?.args(packages).run()?;
+    Call::cargo(["doc", "--no-deps"])?.args(packages).flags("RUSTDOCFLAGS", "-D warnings").run()?;
     Ok(true)
 }
 

@@ -128,7 +128,8 @@ impl Shared {
         let now = Instant::now();
         let mut next: Option<Instant> = None;
         let mut is_due = |since: Instant, time: Option<std::time::Duration>| {
-            let Some(due) = time.map(|time| since + time) else { return false };
+            // A time beyond the end of time is none.
+            let Some(due) = time.and_then(|time| since.checked_add(time)) else { return false };
             if due > now {
                 next = Some(next.map_or(due, |next| next.min(due)));
             }

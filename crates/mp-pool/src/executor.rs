@@ -18,6 +18,7 @@ use crate::task::Task;
 use mp_channel::connection::Plain;
 use mp_shm::Message;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Runs functions of this build: in processes ([`Pool`]), in threads ([`ThreadPool`](crate::ThreadPool)), in the caller
 /// ([`Inline`](crate::Inline)).
@@ -150,6 +151,23 @@ pub trait TaskHandle<R> {
 
     /// Whether the task is done, one way or the other; [`get`](Self::get) then does not wait.
     fn is_finished(&self) -> bool;
+
+    /// Waits until the task is done, for at most `timeout`; says whether it is.
+    fn wait_timeout(&self, timeout: Duration) -> bool;
+
+    /// Gives the task up, unless it is done already; says whether it was cancelled by this.
+    fn cancel(&self) -> bool;
+
+    /// [`get`](Self::get) that waits for at most `timeout`.
+    ///
+    /// # Errors
+    /// The task, which is not done.
+    fn get_timeout(self, timeout: Duration) -> Result<Result<R, TaskError>, Self>
+    where
+        Self: Sized,
+    {
+        if self.wait_timeout(timeout) { Ok(self.get()) } else { Err(self) }
+    }
 }
 
 impl<E: Executor> NamedExecutor for E {
@@ -204,6 +222,14 @@ impl<R: Message> TaskHandle<R> for Task<R> {
 
     fn is_finished(&self) -> bool {
         Task::is_finished(self)
+    }
+
+    fn wait_timeout(&self, timeout: Duration) -> bool {
+        Task::wait_timeout(self, timeout)
+    }
+
+    fn cancel(&self) -> bool {
+        Task::cancel(self)
     }
 }
 

@@ -17,12 +17,19 @@
 //! | wait for several tasks | [`wait_any`], [`wait_all`], [`as_completed`], [`Pool::scope`] |
 //! | run a function for many inputs | [`Pool::map`], [`Pool::imap`], [`Pool::imap_unordered`], [`Pool::map_results`], [`ParMap::par_map`]; in shared memory: [`Pool::map_slice`], [`Pool::map_into`] |
 //! | keep something in each worker | [`PoolBuilder::initializer`], [`with_worker_state`], [`PoolBuilder::finalizer`], [`Pool::join_with`] |
-//! | see what goes on | [`Pool::stats`], [`Pool::timeline`] |
+//! | see what goes on | [`Pool::stats`], [`Pool::timeline`]; with the features below: a progress bar, `tracing` |
 //!
-//! The same code runs in threads ([`ThreadPool`]) and in the caller ([`Inline`]): write it for any [`Executor`]. Functions marked
-//! [`#[task]`](macro@task) have names, by which a [`NamedExecutor`] can have them run by another build of the program ([`named`]).
+//! The same code runs in threads ([`ThreadPool`], whose tasks can be waited for, cancelled, awaited and called back all the same) and in the
+//! caller ([`Inline`]): write it for any [`Executor`]. Functions marked [`#[task]`](macro@task) have names, by which a [`NamedExecutor`] can
+//! have them run by another build of the program ([`named`]).
 //!
-//! What it does not do yet: progress bars, `tracing` spans.
+//! | feature | gives |
+//! |---|---|
+//! | `progress` | `Pool::progress(bar)`: the `map` that follows moves an [indicatif](https://docs.rs/indicatif) bar; `progress_bar()` makes one with the rate |
+//! | `tracing` | a [tracing](https://docs.rs/tracing) span `pool`, in it events of workers (debug) and tasks (trace); in workers and threads a span `task` around each task or chunk, with its number and the worker's. A worker's subscriber is set by the [initializer](PoolBuilder::initializer). A subscriber must not use the pool |
+//!
+//! What it does not do: `starmap` by that name. A function of several arguments goes to `map` as `|(a, b)| f(a, b)`, or marked
+//! [`#[task]`](macro@task) as it is.
 #![forbid(unsafe_code)]
 
 mod builder;
@@ -33,14 +40,18 @@ mod executor;
 mod failure;
 mod inline;
 mod map;
+mod meter;
 pub mod named;
 mod pool;
+#[cfg(feature = "progress")]
+mod progress;
 mod scope;
 mod slot;
 mod state;
 mod stats;
 mod task;
 mod threads;
+mod trace;
 mod worker;
 
 pub use builder::PoolBuilder;
@@ -51,8 +62,10 @@ pub use map::{Imap, ParMap};
 pub use mp_derive::task;
 pub use named::NamedTask;
 pub use pool::Pool;
+#[cfg(feature = "progress")]
+pub use progress::{Progress, progress_bar};
 pub use scope::Scope;
 pub use stats::{PoolStats, Slow, WorkerStats};
-pub use task::{Task, as_completed, wait_all, wait_any, wait_any_timeout};
-pub use threads::{ThreadPool, ThreadPoolBuilder, ThreadTask};
+pub use task::{Task, WaitableTask, as_completed, wait_all, wait_any, wait_any_timeout};
+pub use threads::{ThreadImap, ThreadPool, ThreadPoolBuilder, ThreadScope, ThreadTask};
 pub use worker::{with_worker_state, worker_id};

@@ -5,10 +5,12 @@
 //! while another works off a large last chunk.
 
 use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
+use crate::meter::Meter;
 use crate::pool::{Done, Pool, Settled};
 use crate::task::Task;
 use crate::worker::ChunkResult;
 use mp_shm::{Array, Message, ShmSafe};
+use mp_spawn::SpawnError;
 use rustc_hash::FxHashMap;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -51,6 +53,7 @@ pub struct Imap<'p, A, R, I> {
     /// Why no more inputs can be taken: comes after all that were.
     refused: Option<MapError>,
     panicked: Option<Box<dyn Any + Send>>,
+    meter: Meter,
 }
 
 impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A>> Imap<'p, A, R, I> {
@@ -69,7 +72,13 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
             more: true,
             refused: None,
             panicked: None,
+            meter: Meter::default(),
         }
+    }
+
+    #[cfg(feature = "progress")]
+    pub(crate) fn with_meter(self, meter: Meter) -> Self {
+        Self { meter, ..self }
     }
 
     /// Takes inputs until workers have enough to do.
@@ -111,7 +120,25 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
         if let (Ok(done), None) = (&settled, self.fixed_size) {
             self.size = next_size(self.size, len, done.nanos);
         }
+        self.meter.advance(len);
         Some((first, len, settled))
+    }
+
+    /// All that was taken has come.
+    ///
+    /// # Errors
+    /// Why not all inputs were taken; once.
+    fn end(&mut self) -> Result<(), MapError> {
+        if let Some(panicked) = self.panicked.take() {
+            self.meter.fail();
+            resume_unwind(panicked);
+        }
+        if let Some(refused) = self.refused.take() {
+            self.meter.fail();
+            return Err(refused);
+        }
+        self.meter.finish();
+        Ok(())
     }
 
     /// Puts what came of a chunk behind what is ready.
@@ -170,14 +197,14 @@ impl<A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A>> I
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(result) = self.ready.pop_front() {
+                if result.is_err() {
+                    self.meter.fail();
+                }
                 return Some(result);
             }
             self.fill();
             let Some((first, len, settled)) = self.next_chunk() else {
-                if let Some(panicked) = self.panicked.take() {
-                    resume_unwind(panicked);
-                }
-                return self.refused.take().map(Err);
+                return self.end().err().map(Err);
             };
             self.spread(first, len, settled);
         }
@@ -195,8 +222,14 @@ pub(crate) fn map<A: Message + Send + 'static, R: Message + 'static>(
     f: fn(A) -> R,
     inputs: impl Iterator<Item = A>,
 ) -> Result<Vec<R>, MapError> {
-    let mut results = Vec::with_capacity(inputs.size_hint().0.min(1 << 24));
-    let mut chunks = Imap::new(pool, f, inputs, true);
+    collect(Imap::new(pool, f, inputs, true))
+}
+
+/// All values in the order of their inputs, a chunk at a time.
+pub(crate) fn collect<A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A>>(
+    mut chunks: Imap<'_, A, R, I>,
+) -> Result<Vec<R>, MapError> {
+    let mut results = Vec::with_capacity(chunks.inputs.size_hint().0.min(1 << 24));
     loop {
         chunks.fill();
         let Some((first, len, settled)) = chunks.next_chunk() else { break };
@@ -212,20 +245,14 @@ pub(crate) fn map<A: Message + Send + 'static, R: Message + 'static>(
             Err(error) => return Err(MapError { items: first..first + len, error }),
         }
     }
-    if let Some(panicked) = chunks.panicked.take() {
-        resume_unwind(panicked);
-    }
-    match chunks.refused.take() {
-        Some(refused) => Err(refused),
-        None => Ok(results),
-    }
+    chunks.end().map(|()| results)
 }
 
 pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
     pool: &Pool,
     f: fn(A) -> R,
-    inputs: &Array<A>,
-    outputs: &Array<R>,
+    (inputs, outputs): (&Array<A>, &Array<R>),
+    mut meter: Meter,
 ) -> Result<(), MapError> {
     let total = inputs.len();
     assert_eq!(total, outputs.len(), "inputs and outputs have different lengths");
@@ -261,6 +288,7 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
         if let (Ok(done), None) = (&settled, fixed_size) {
             size = next_size(size, len, done.nanos);
         }
+        meter.advance(len);
         match unpack::<()>(settled) {
             Ok((_, failures)) => {
                 for (place, error) in failures {
@@ -271,7 +299,30 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
             Err(error) => note(MapError { items: first..first + len, error }),
         }
     }
-    first_error.map_or(Ok(()), Err)
+    match first_error {
+        None => {
+            meter.finish();
+            Ok(())
+        }
+        Some(error) => Err(error),
+    }
+}
+
+pub(crate) fn map_slice<A: ShmSafe + Copy, R: ShmSafe + Copy>(
+    pool: &Pool,
+    f: fn(A) -> R,
+    inputs: &[A],
+    meter: Meter,
+) -> Result<Vec<R>, MapError> {
+    let session = pool.shared().session();
+    let arrays = Array::from_slice_in(session, inputs)
+        .and_then(|shared| Ok((shared, Array::new_in(session, inputs.len())?)));
+    let (shared, outputs) = arrays.map_err(|error| MapError {
+        items: 0..inputs.len(),
+        error: TaskError::new(TaskErrorKind::Pool(PoolError::Spawn(SpawnError::Session(error))), 0),
+    })?;
+    map_into(pool, f, (&shared, &outputs), meter)?;
+    Ok(outputs.to_vec())
 }
 
 /// `par_map` for iterators.

@@ -13,6 +13,7 @@ use crate::builder::PoolBuilder;
 use crate::dispatcher::{Dispatcher, TaskId, WINDOW, WINDOW_MAX};
 use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
 use crate::map::{self, Imap};
+use crate::meter::Meter;
 use crate::scope::Scope;
 use crate::state::{Broken, Call, Claim, Entered, Limits, SendTask, State};
 pub(crate) use crate::state::{Done, Settled};
@@ -242,6 +243,7 @@ impl Pool {
             losses: None,
         };
         state.tasks.insert(id, Box::new(entered));
+        state.records.span.submitted(id);
         state.dispatcher.submit(id);
         if state.dispatcher.packs() && !state.driving {
             // Whoever has done what it had gets more before others are woken.
@@ -289,7 +291,7 @@ impl Pool {
         inputs: &Array<A>,
         outputs: &Array<R>,
     ) -> Result<(), MapError> {
-        map::map_into(self, f, inputs, outputs)
+        map::map_into(self, f, (inputs, outputs), Meter::default())
     }
 
     /// [`map_into`](Self::map_into) of a slice, which is put into shared memory once for all workers.
@@ -301,14 +303,7 @@ impl Pool {
         f: fn(A) -> R,
         inputs: &[A],
     ) -> Result<Vec<R>, MapError> {
-        let arrays = Array::from_slice_in(self.shared.session, inputs)
-            .and_then(|shared| Ok((shared, Array::new_in(self.shared.session, inputs.len())?)));
-        let (shared, outputs) = arrays.map_err(|error| MapError {
-            items: 0..inputs.len(),
-            error: TaskError::new(TaskErrorKind::Pool(PoolError::Spawn(SpawnError::Session(error))), 0),
-        })?;
-        self.map_into(f, &shared, &outputs)?;
-        Ok(outputs.to_vec())
+        map::map_slice(self, f, inputs, Meter::default())
     }
 
     /// [`map`](Self::map) that gives all values there are, and for each other input why there is none. (Of a chunk that failed as a whole the first has

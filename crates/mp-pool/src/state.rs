@@ -215,8 +215,14 @@ impl State {
 
     pub(crate) fn settle(&mut self, task: TaskId, settled: Settled) {
         match &settled {
-            Ok(_) => self.records.totals.tasks_done += 1,
-            Err(_) => self.records.totals.tasks_failed += 1,
+            Ok(done) => {
+                self.records.totals.tasks_done += 1;
+                self.records.span.settled(task, Some(done.pid), Ok(done.nanos));
+            }
+            Err(error) => {
+                self.records.totals.tasks_failed += 1;
+                self.records.span.settled(task, error.pid, Err(&error.kind));
+            }
         }
         let Some(entered) = self.tasks.remove(&task) else { return };
         if entered.waker.is_some() || matches!(entered.claim, Claim::Call(_)) {

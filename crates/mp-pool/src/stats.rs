@@ -1,6 +1,8 @@
 //! What a pool tells about its work.
 
 use crate::dispatcher::{TaskId, WorkerId};
+use crate::error::TaskErrorKind;
+use crate::trace::PoolSpan;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
@@ -136,6 +138,7 @@ struct Span {
 #[derive(Debug)]
 pub(crate) struct Records {
     pub(crate) totals: Totals,
+    pub(crate) span: PoolSpan,
     origin: Instant,
     workers: BTreeMap<WorkerId, Record>,
     /// Ascending.
@@ -148,6 +151,7 @@ impl Records {
     pub(crate) fn new(has_timeline: bool) -> Self {
         Self {
             totals: Totals::default(),
+            span: PoolSpan::new(),
             origin: Instant::now(),
             workers: BTreeMap::new(),
             slowest: Vec::new(),
@@ -166,6 +170,7 @@ impl Records {
             end: None,
         };
         self.workers.insert(worker, record);
+        self.span.worker_started(worker, pid);
         self.totals.workers_started += 1;
         if self.workers.len() > ENDED_MAX
             && let Some(oldest) =
@@ -178,6 +183,7 @@ impl Records {
     pub(crate) fn ready(&mut self, worker: WorkerId) {
         if let Some(record) = self.workers.get_mut(&worker) {
             record.ready = Some(Instant::now());
+            self.span.worker_ready(worker, record.pid);
         }
     }
 
@@ -204,8 +210,21 @@ impl Records {
         }
     }
 
+    /// A task of a thread has come to its end.
+    pub(crate) fn done(&mut self, task: TaskId, nanos: u64) {
+        self.totals.tasks_done += 1;
+        self.span.settled(task, None, Ok(nanos));
+    }
+
+    /// A task of a thread is not waited for any longer.
+    pub(crate) fn failed(&mut self, task: TaskId, kind: &TaskErrorKind) {
+        self.totals.tasks_failed += 1;
+        self.span.settled(task, None, Err(kind));
+    }
+
     pub(crate) fn ended(&mut self, worker: WorkerId, how: String) {
         if let Some(record) = self.workers.get_mut(&worker) {
+            self.span.worker_ended(worker, record.pid, &how);
             record.end = Some((Instant::now(), how));
         }
     }

@@ -42,7 +42,7 @@ impl<R> Task<R> {
     /// Waits until the task is done, for at most `timeout`; says whether it is.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        wait_any_until(&[self], Some(Instant::now() + timeout)).is_some()
+        wait_any_timeout(&[self], timeout).is_some()
     }
 
     /// Gives the task up: it is [cancelled](TaskErrorKind::Cancelled), unless it is done already. If it runs, its worker is ended, and replaced; no
@@ -112,34 +112,61 @@ impl<R: Message> Future for Task<R> {
 
 impl<R> Unpin for Task<R> {}
 
-/// Waits until one of `tasks` is done; gives its place among them. `None` if there are no tasks, or they are of several pools.
-pub fn wait_any<R>(tasks: &[&Task<R>]) -> Option<usize> {
-    wait_any_until(tasks, None)
+/// A task of which several can be waited for, by [`wait_any`] and its relatives.
+pub trait WaitableTask: Sized {
+    /// Waits until one of `tasks` is done, at most until then; gives its place among them. `None` also if there are no tasks, or if they cannot be
+    /// waited for together.
+    fn wait_any_until(tasks: &[&Self], until: Option<Instant>) -> Option<usize>;
 }
 
-/// [`wait_any`] for at most `timeout`; `None` also if none was done.
-pub fn wait_any_timeout<R>(tasks: &[&Task<R>], timeout: Duration) -> Option<usize> {
-    wait_any_until(tasks, Some(Instant::now() + timeout))
-}
-
-fn wait_any_until<R>(tasks: &[&Task<R>], until: Option<Instant>) -> Option<usize> {
-    let shared = &tasks.first()?.shared;
-    if tasks.iter().any(|task| !Arc::ptr_eq(&task.shared, shared)) {
-        return None;
+impl<R> WaitableTask for Task<R> {
+    fn wait_any_until(tasks: &[&Self], until: Option<Instant>) -> Option<usize> {
+        let shared = &tasks.first()?.shared;
+        if tasks.iter().any(|task| !Arc::ptr_eq(&task.shared, shared)) {
+            return None;
+        }
+        let ids: Vec<u64> = tasks.iter().map(|task| task.id).collect();
+        shared.wait_for(until, |state| ids.iter().position(|&id| state.is_settled(id)))
     }
-    let ids: Vec<u64> = tasks.iter().map(|task| task.id).collect();
-    shared.wait_for(until, |state| ids.iter().position(|&id| state.is_settled(id)))
 }
 
-/// Waits until all of `tasks` are done, for at most `timeout` if there is one; says whether they are.
-pub fn wait_all<R>(tasks: &[&Task<R>], timeout: Option<Duration>) -> bool {
-    let until = timeout.map(|timeout| Instant::now() + timeout);
-    tasks.iter().all(|task| wait_any_until(&[*task], until).is_some())
+/// When a time-out that begins now ends; `None` if that is beyond the end of time.
+pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
+}
+
+/// Waits until one of `tasks` is done; gives its place among them. `None` if there are no tasks, or they are of several pools.
+///
+/// In a task of a [`ThreadPool`](crate::ThreadPool) it does those of them itself that nobody has begun.
+///
+/// # Examples
+/// ```
+/// use mp_pool::{ThreadPool, wait_any};
+///
+/// let pool = ThreadPool::new(2)?;
+/// let slow = pool.submit(|()| loop { std::thread::park() }, ())?;
+/// let quick = pool.submit(|()| (), ())?;
+/// assert_eq!(wait_any(&[&slow, &quick]), Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn wait_any<T: WaitableTask>(tasks: &[&T]) -> Option<usize> {
+    T::wait_any_until(tasks, None)
+}
+
+/// [`wait_any`] for at most `timeout`; `None` also if none was done. It only waits, wherever it is called.
+pub fn wait_any_timeout<T: WaitableTask>(tasks: &[&T], timeout: Duration) -> Option<usize> {
+    T::wait_any_until(tasks, deadline(timeout))
+}
+
+/// Waits until all of `tasks` are done, for at most `timeout` if there is one; says whether they are. They may be of several pools.
+pub fn wait_all<T: WaitableTask>(tasks: &[&T], timeout: Option<Duration>) -> bool {
+    let until = timeout.and_then(deadline);
+    tasks.iter().all(|task| T::wait_any_until(&[*task], until).is_some())
 }
 
 /// The tasks of one pool in the order in which they are done.
-pub fn as_completed<R>(tasks: impl IntoIterator<Item = Task<R>>) -> impl Iterator<Item = Task<R>> {
-    let mut left: Vec<Task<R>> = tasks.into_iter().collect();
+pub fn as_completed<T: WaitableTask>(tasks: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+    let mut left: Vec<T> = tasks.into_iter().collect();
     std::iter::from_fn(move || {
         let place = wait_any(&left.iter().collect::<Vec<_>>());
         // Those of several pools come in the order in which they were given.

@@ -5,55 +5,34 @@
 //!                               └─► thread 1
 //! ```
 //!
-//! Owns: the queue and the threads, behind one mutex; no user code runs under it. A task is in the queue, then in `running` until it
-//! is done; its value goes to a slot of its own, so a waiter is woken by its own task alone.
+//! Owns: what its users call. [`shared`] has the queue and the threads, [`task`] the handles. A value goes to a slot of its task's own, so
+//! a waiter is woken by its own task alone.
 //!
 //! Nested use: a task that waits for another one which nobody has begun does that itself. So a thread only ever waits for what a
 //! thread is at, and tasks that do not wait for each other in a circle get done, however few threads there are.
 //!
 //! Death: there is none to survive; what kills a thread kills the process.
 
+mod imap;
+mod scope;
+mod shared;
+mod task;
+
 use crate::error::{MapError, PoolError, TaskError};
-use crate::executor::{Executor, TaskHandle};
+use crate::executor::Executor;
 use crate::failure;
-use crate::slot::{Abandon, Slot};
+use crate::slot::Slot;
+use crate::stats::PoolStats;
+pub use imap::ThreadImap;
 use mp_shm::codec::{EncodeError, Payload};
 use mp_shm::{Message, Session, codec};
 use mp_spawn::panics;
-use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
+pub use scope::ThreadScope;
+use shared::Shared;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-
-thread_local! {
-    /// Whether this thread is one of a pool's.
-    static OF_A_POOL: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Does a task, says so by [`Shared::done`], and leaves the value in the slot.
-type Run = Box<dyn FnOnce(&Shared, u64) + Send>;
-
-struct Entered {
-    id: u64,
-    run: Run,
-    slot: Arc<dyn Abandon>,
-}
-
-struct State {
-    /// In the order of their numbers.
-    queue: VecDeque<Entered>,
-    /// Slots of the tasks that threads are at.
-    running: HashMap<u64, Arc<dyn Abandon>>,
-    next_task: u64,
-    closed: bool,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    /// There is something in the queue, or the pool is closed.
-    arrived: Condvar,
-}
+use std::sync::Arc;
+use std::time::Duration;
+pub use task::ThreadTask;
 
 /// A pool of threads, with what a [`Pool`](crate::Pool) has: to debug code that is meant for processes, and for work that waits rather than
 /// computes. Write code for both as generic over [`Executor`](crate::Executor).
@@ -61,6 +40,9 @@ struct Shared {
 /// A panic fails its task, with message and place, and costs no thread. Values are moved, not encoded, unless the pool is
 /// [checked](ThreadPoolBuilder::checked). A task may submit others to the pool it runs in, and wait for them: one that nobody has begun
 /// it then does itself.
+///
+/// A task may be cancelled while it runs, or [take too long](ThreadPoolBuilder::task_timeout). It is settled then, and its thread is given up: that goes
+/// on with it unobserved, since nobody can end a thread, and another takes its place.
 ///
 /// Dropping it ends the threads; waiters of unfinished tasks get an error, and tasks that nobody has begun are not run. If tasks are
 /// running, it does not wait for them: nobody can end a thread, so they go on, and their values are dropped.
@@ -79,7 +61,7 @@ struct Shared {
 /// ```
 pub struct ThreadPool {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: usize,
     checked: bool,
 }
 
@@ -88,6 +70,7 @@ pub struct ThreadPool {
 pub struct ThreadPoolBuilder {
     threads: Option<usize>,
     checked: bool,
+    task_timeout: Option<Duration>,
 }
 
 impl ThreadPoolBuilder {
@@ -106,25 +89,25 @@ impl ThreadPoolBuilder {
         self
     }
 
+    /// Settles a task that runs for longer: it has [timed out](crate::TaskErrorKind::TimedOut). Its thread goes on with it unobserved, as when
+    /// it is [cancelled](ThreadTask::cancel), and another one takes that one's place. Default: no limit.
+    #[must_use]
+    pub fn task_timeout(mut self, time: Duration) -> Self {
+        self.task_timeout = Some(time);
+        self
+    }
+
     /// Makes the pool and starts its threads.
     ///
     /// # Errors
     /// [`PoolError`]: no threads, or one that cannot be started; those that were are ended again.
     pub fn build(self) -> Result<ThreadPool, PoolError> {
-        let count = self.threads.unwrap_or_else(|| crate::Pool::builder().worker_count());
-        if count == 0 {
+        let threads = self.threads.unwrap_or_else(|| crate::Pool::builder().worker_count());
+        if threads == 0 {
             return Err(PoolError::NoWorkers);
         }
-        let state = State { queue: VecDeque::new(), running: HashMap::new(), next_task: 0, closed: false };
-        let shared = Arc::new(Shared { state: Mutex::new(state), arrived: Condvar::new() });
-        // An error drops the pool, and ends the threads that did start.
-        let mut pool = ThreadPool { shared, threads: Vec::with_capacity(count), checked: self.checked };
-        for number in 0..count {
-            let shared = pool.shared.clone();
-            let thread = std::thread::Builder::new().name(format!("pool-{number}"));
-            pool.threads.push(thread.spawn(move || shared.work()).map_err(PoolError::Thread)?);
-        }
-        Ok(pool)
+        let shared = Shared::start(threads, self.task_timeout)?;
+        Ok(ThreadPool { shared, threads, checked: self.checked })
     }
 }
 
@@ -140,17 +123,26 @@ impl ThreadPool {
     /// For a pool with other settings.
     #[must_use]
     pub fn builder() -> ThreadPoolBuilder {
-        ThreadPoolBuilder { threads: None, checked: false }
+        ThreadPoolBuilder { threads: None, checked: false, task_timeout: None }
     }
 
     /// Gives `f(argument)` to a thread.
     ///
     /// # Errors
-    /// None so far: it is declared as [`Pool::submit`](crate::Pool::submit) is, so that either can take the other's place.
+    /// [`PoolError::Closed`].
     pub fn submit<A: Message + Send + 'static, R: Message + Send + 'static>(
         &self,
         f: fn(A) -> R,
         argument: A,
+    ) -> Result<ThreadTask<R>, PoolError> {
+        self.enter(f, argument, false)
+    }
+
+    fn enter<A: Message + Send + 'static, R: Message + Send + 'static>(
+        &self,
+        f: fn(A) -> R,
+        argument: A,
+        is_kept: bool,
     ) -> Result<ThreadTask<R>, PoolError> {
         let slot = Arc::new(Slot::new());
         let checked = self.checked;
@@ -159,17 +151,26 @@ impl ThreadPool {
             move |shared: &Shared, id| {
                 let call = || if checked { call_checked(f, argument) } else { Ok(f(argument)) };
                 let value = panics::catch(call).unwrap_or_else(|panic| Err(failure::panicked(panic)));
-                shared.done(id);
-                drop(slot.fill(value));
+                let value = value.map_err(|error| TaskError { task: id, attempts: 1, ..error });
+                if shared.done(id) {
+                    slot.fill(value);
+                }
             }
         };
-        let mut state = self.shared.lock();
-        let id = state.next_task;
-        state.next_task += 1;
-        state.queue.push_back(Entered { id, run: Box::new(run), slot: slot.clone() });
-        drop(state);
-        self.shared.arrived.notify_one();
-        Ok(ThreadTask { shared: self.shared.clone(), id, slot })
+        let id = self.shared.submit(Box::new(run), slot.clone(), is_kept)?;
+        Ok(ThreadTask { shared: self.shared.clone(), id, slot, taken: false })
+    }
+
+    /// Runs `f(argument)` in a thread and waits for its value: [`submit`](Self::submit) and [`ThreadTask::get`].
+    ///
+    /// # Errors
+    /// [`TaskError`] tells why there is none.
+    pub fn apply<A: Message + Send + 'static, R: Message + Send + 'static>(
+        &self,
+        f: fn(A) -> R,
+        argument: A,
+    ) -> Result<R, TaskError> {
+        self.submit(f, argument).map_err(failure::of_pool)?.get()
     }
 
     /// Applies `f` to every input, in the pool's threads; gives the values in the order of the inputs.
@@ -186,10 +187,114 @@ impl ThreadPool {
         Executor::map(self, f, inputs)
     }
 
-    /// The number of threads.
+    /// [`map`](Self::map) that gives all values there are, and for each other input why there is none.
+    pub fn map_results<A: Message + Send + 'static, R: Message + Send + 'static>(
+        &self,
+        f: fn(A) -> R,
+        inputs: impl IntoIterator<Item = A>,
+    ) -> Vec<Result<R, MapError>> {
+        self.imap(f, inputs).collect()
+    }
+
+    /// [`map`](Self::map) as an iterator: values come in the order of the inputs, as soon as they are there. Inputs are taken as values are.
+    ///
+    /// # Examples
+    /// ```
+    /// use mp_pool::ThreadPool;
+    ///
+    /// let pool = ThreadPool::new(2)?;
+    /// let first = pool.imap(|n: u64| n * n, 1..).find(|square| square.as_ref().is_ok_and(|&n| n > 50));
+    /// assert_eq!(first.transpose()?, Some(64));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn imap<A: Message + Send + 'static, R: Message + Send + 'static, I: IntoIterator<Item = A>>(
+        &self,
+        f: fn(A) -> R,
+        inputs: I,
+    ) -> ThreadImap<'_, A, R, I::IntoIter> {
+        ThreadImap::new(self, f, inputs.into_iter(), true)
+    }
+
+    /// [`imap`](Self::imap) with values in the order in which they come.
+    pub fn imap_unordered<
+        A: Message + Send + 'static,
+        R: Message + Send + 'static,
+        I: IntoIterator<Item = A>,
+    >(
+        &self,
+        f: fn(A) -> R,
+        inputs: I,
+    ) -> ThreadImap<'_, A, R, I::IntoIter> {
+        ThreadImap::new(self, f, inputs.into_iter(), false)
+    }
+
+    /// Calls `body` with a scope to submit tasks in, and waits until all of them are done.
+    ///
+    /// # Examples
+    /// ```
+    /// use mp_pool::ThreadPool;
+    /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    ///
+    /// static SUM: AtomicU32 = AtomicU32::new(0);
+    /// fn add(n: u32) { SUM.fetch_add(n, Relaxed); }
+    ///
+    /// ThreadPool::new(2)?.scope(|scope| (1..=4).try_for_each(|n| scope.submit(add, n).map(drop)))?;
+    /// assert_eq!(SUM.load(Relaxed), 10);
+    /// # Ok::<(), mp_pool::PoolError>(())
+    /// ```
+    pub fn scope<T>(&self, body: impl FnOnce(&ThreadScope<'_>) -> T) -> T {
+        let scope = ThreadScope::new(self);
+        body(&scope)
+    }
+
+    /// The number of threads that take tasks. (Those that were given up, and what keeps the time, do not count.)
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.threads.len()
+        self.threads
+    }
+
+    /// What the pool has done so far. Its workers are the threads, each under the process id of this program; those that are lost were given up,
+    /// because their task was cancelled or took too long. A task that is done by one that waits for it counts for both.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        self.shared.lock().records.stats()
+    }
+
+    /// Takes no more tasks. Those that were submitted are run.
+    pub fn close(&self) {
+        self.shared.refuse();
+    }
+
+    /// Takes no more tasks, waits until those that were submitted are done, and until the threads have ended. (A task that has its own pool join
+    /// waits for itself.)
+    ///
+    /// # Errors
+    /// None so far: it is declared as [`Pool::join`](crate::Pool::join) is.
+    pub fn join(self) -> Result<(), PoolError> {
+        self.shared.refuse();
+        self.shared.wait_until_done();
+        Ok(())
+    }
+
+    /// Takes no more tasks, and none that nobody has begun is run: all that are not done fail. Those that run go on unobserved.
+    pub fn terminate(self) {
+        self.shared.close();
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waiters = self.shared.waiters();
+        f.debug_struct("ThreadPool")
+            .field("threads", &self.threads)
+            .field("waiters", &waiters)
+            .finish_non_exhaustive()
     }
 }
 
@@ -225,136 +330,4 @@ fn encode<T: Message>(value: &T) -> Result<Payload, EncodeError> {
     let encoded = panics::catch(|| codec::encode(session, value, 0))
         .unwrap_or_else(|panic| Err(EncodeError::Value(panic.to_string())))?;
     Ok(Payload::in_block(encoded.into_block()?))
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a thread does.
-    fn work(&self) {
-        OF_A_POOL.set(true);
-        let mut state = self.lock();
-        loop {
-            if let Some(entered) = state.queue.pop_front() {
-                self.run(state, entered);
-                state = self.lock();
-            } else if state.closed {
-                return;
-            } else {
-                state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-    }
-
-    fn run(&self, mut state: MutexGuard<'_, State>, Entered { id, run, slot }: Entered) {
-        state.running.insert(id, slot);
-        drop(state);
-        // The task itself is caught further in. Here it is about destructors: of a value that nobody wants, say. They are printed.
-        let _ = panics::catch(|| run(self, id));
-    }
-
-    /// Before the value is in its slot: who has it and drops the pool then finds that nothing is running.
-    fn done(&self, id: u64) {
-        let slot = self.lock().running.remove(&id);
-        drop(slot);
-    }
-
-    /// Takes a task back that nobody has begun.
-    fn take_back(state: &mut State, id: u64) -> Option<Entered> {
-        let at = state.queue.binary_search_by_key(&id, |entered| entered.id).ok()?;
-        state.queue.remove(at)
-    }
-
-    /// Does a task here, if nobody has begun it.
-    fn run_here(&self, id: u64) {
-        let mut state = self.lock();
-        if let Some(entered) = Self::take_back(&mut state, id) {
-            self.run(state, entered);
-        }
-    }
-
-    fn forget(&self, id: u64) {
-        let taken_back = Self::take_back(&mut self.lock(), id);
-        // The argument's destructor is user code: it runs here, without the lock.
-        drop(taken_back);
-    }
-}
-
-impl Drop for ThreadPool {
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.closed = true;
-        let queue = std::mem::take(&mut state.queue);
-        let running: Vec<_> = state.running.values().cloned().collect();
-        drop(state);
-        self.shared.arrived.notify_all();
-        for slot in queue.iter().map(|entered| &entered.slot).chain(&running) {
-            slot.abandon();
-        }
-        drop(queue);
-        // Threads that are at a task end after it, unobserved.
-        if running.is_empty() {
-            for thread in self.threads.drain(..) {
-                // It does not panic: all that it runs is caught.
-                let _ = thread.join();
-            }
-        }
-    }
-}
-
-impl fmt::Debug for ThreadPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ThreadPool").field("threads", &self.threads()).finish_non_exhaustive()
-    }
-}
-
-/// A task that was submitted to a [`ThreadPool`]. Dropping it means that nobody wants its value: a task that nobody has begun is not run.
-#[must_use = "a task that is dropped may not be run"]
-pub struct ThreadTask<R> {
-    shared: Arc<Shared>,
-    id: u64,
-    slot: Arc<Slot<R>>,
-}
-
-impl<R> ThreadTask<R> {
-    /// Waits for the task's value. In a task of a `ThreadPool`, does the task that it waits for if nobody has begun it.
-    ///
-    /// # Errors
-    /// [`TaskError`] tells why it has none.
-    pub fn get(self) -> Result<R, TaskError> {
-        if OF_A_POOL.get() {
-            self.shared.run_here(self.id);
-        }
-        self.slot.wait()
-    }
-
-    /// Whether the task is done, one way or the other; [`get`](Self::get) then does not wait.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.slot.is_filled()
-    }
-}
-
-impl<R: Send> TaskHandle<R> for ThreadTask<R> {
-    fn get(self) -> Result<R, TaskError> {
-        ThreadTask::get(self)
-    }
-
-    fn is_finished(&self) -> bool {
-        ThreadTask::is_finished(self)
-    }
-}
-
-impl<R> fmt::Debug for ThreadTask<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ThreadTask").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-impl<R> Drop for ThreadTask<R> {
-    fn drop(&mut self) {
-        self.shared.forget(self.id);
-    }
 }

@@ -18,6 +18,7 @@
 //!
 //! Death: the pool holds the other ends of both channels; when it is gone, the worker ends after the task it is at.
 
+use crate::trace::TaskSpan;
 use mp_channel::SendFailure;
 use mp_channel::dynamic::{DynMessage, DynReceiver, DynSender};
 use mp_shm::rkyv::{Archive, Deserialize, Serialize};
@@ -164,6 +165,8 @@ impl Assignment {
     ) {
         let start = Instant::now();
         let Self { task, message, desk } = self;
+        // A finalizer is no task.
+        let _span = (what == RESULT).then(|| TaskSpan::enter(task, Some(desk.worker)));
         let result = match panics::catch(|| message.decode::<A>()) {
             Ok(Ok(argument)) => body(argument, &desk.progress),
             Ok(Err(error)) => Err(Failure::Argument(error.to_string())),
@@ -175,6 +178,8 @@ impl Assignment {
             // If that fails too, the pool is gone or out of memory; the loop in `main` finds out which.
             let _ = desk.send(task, what, nanos, &instead);
         }
+        // The value has been sent: if its destructor panics, no task is to blame any more. The panic hook has said what there is to say.
+        let _ = panics::catch(|| drop(result));
     }
 }
 

@@ -157,3 +157,26 @@ fn e9_a_worker_that_cannot_start_leaves_no_others_behind() {
     assert!(error.starts_with("making a pool: starting a process"), "{error}");
     assert_eq!(left, 0);
 }
+
+/// Panics when it is dropped in a worker.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Brittle(u32);
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        assert!(mp_pool::worker_id().is_none(), "on purpose");
+    }
+}
+
+#[test]
+fn e1_a_value_whose_destructor_panics_costs_no_worker_and_no_task() {
+    let _watchdog = watchdog(LONG);
+    let pool = Pool::builder().workers(1).build().unwrap();
+    let workers = pool.worker_pids();
+    let brittle = pool.submit(Brittle, 5).unwrap();
+    let behind = pool.submit(|n: u32| n, 6).unwrap();
+    assert_eq!(brittle.get().unwrap().0, 5);
+    assert_eq!(behind.get().unwrap(), 6);
+    assert_eq!(pool.worker_pids(), workers);
+    assert_no_backstop();
+}

@@ -174,6 +174,26 @@ fn e26_a_destructor_that_panics_costs_no_thread() {
     assert_eq!(pool.submit(thread_name, 0).unwrap().get().unwrap(), "pool-0");
 }
 
+#[test]
+fn e26_an_argument_whose_destructor_panics_keeps_nobody_waiting_for_other_tasks() {
+    static RELEASE: Barrier = Barrier::new(2);
+    static BEGUN: AtomicBool = AtomicBool::new(false);
+    let _watchdog = watchdog(LIMIT);
+    let pool = ThreadPool::new(1).unwrap();
+    let held = |()| {
+        BEGUN.store(true, Ordering::Release);
+        RELEASE.wait();
+    };
+    let running = pool.submit(held, ()).unwrap();
+    let queued: Vec<_> =
+        (0..3).map(|_| pool.submit(|_: Explosive| (), Explosive { armed: true }).unwrap()).collect();
+    proc::until(|| BEGUN.load(Ordering::Acquire));
+    assert!(queued[0].cancel());
+    drop(pool);
+    assert!(queued.into_iter().chain([running]).all(|task| task.get().is_err()));
+    RELEASE.wait();
+}
+
 /// Knows serde only, and that not well.
 struct Shy {
     speaks: bool,

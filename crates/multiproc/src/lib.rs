@@ -44,6 +44,8 @@
 //! A child runs its function before `main`, so nothing needs to be set up: not in programs, not in tests, not in doc tests. With
 //! default features off, call [`init`] at the top of `main`.
 //!
+//! Features, off by default: `progress` (bars that show how far a `map` of a pool is) and `tracing` (spans and events of pools); see [`mp_pool`].
+//!
 //! What can be sent: everything rkyv can archive, see [`Message`]; channel ends too, at any depth.
 #![forbid(unsafe_code)]
 
@@ -58,10 +60,12 @@ pub use mp_channel::{
 pub use mp_pool as pool;
 pub use mp_pool::{
     Executor, Imap, Inline, InlineTask, MapError, NamedExecutor, NamedTask, ParMap, Pool, PoolBuilder,
-    PoolError, PoolStats, Scope, Task, TaskError, TaskErrorKind, TaskHandle, ThreadPool, ThreadPoolBuilder,
-    ThreadTask, as_completed, named, task, wait_all, wait_any, wait_any_timeout, with_worker_state,
-    worker_id,
+    PoolError, PoolStats, Scope, Task, TaskError, TaskErrorKind, TaskHandle, ThreadImap, ThreadPool,
+    ThreadPoolBuilder, ThreadScope, ThreadTask, WaitableTask, as_completed, named, task, wait_all, wait_any,
+    wait_any_timeout, with_worker_state, worker_id,
 };
+#[cfg(feature = "progress")]
+pub use mp_pool::{Progress, progress_bar};
 pub use mp_shm as shm;
 pub use mp_shm::error::SessionError;
 pub use mp_shm::{AnyHandle, Fd, Message, Session, Shared, ShmSafe, rkyv};

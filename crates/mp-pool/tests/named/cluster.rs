@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// `target/debug/examples/task_server`, seen from `target/debug/deps/named-…`; nothing if examples were not built and need not be.
 pub(crate) fn server() -> Option<PathBuf> {
@@ -135,15 +135,25 @@ impl<R: Plain> TaskHandle<R> for ClusterTask<R> {
     }
 
     fn is_finished(&self) -> bool {
+        self.wait_timeout(Duration::ZERO)
+    }
+
+    fn wait_timeout(&self, timeout: Duration) -> bool {
+        let until = Instant::now() + timeout;
         let Ok(number) = self.asked else { return true };
         let mut node = self.node.lock().unwrap();
         while node.answered <= number && node.lost.is_none() {
-            match node.connection.poll(Duration::ZERO) {
+            match node.connection.poll(until.saturating_duration_since(Instant::now())) {
                 Ok(false) => return false,
                 // Something, or the end, is there: it does not wait.
                 Ok(true) | Err(_) => node.take_in(),
             }
         }
         true
+    }
+
+    /// It has left this program already.
+    fn cancel(&self) -> bool {
+        false
     }
 }
