@@ -2,8 +2,8 @@
 
 use crate::builder::processors;
 use crate::dispatcher::{Fate, WorkerId};
+use crate::drive::{START_LOOK_FIRST, Shared};
 use crate::error::{PoolError, TaskError, TaskErrorKind};
-use crate::pool::{START_LOOK_FIRST, Shared};
 use crate::state::{Broken, State, Worker};
 use crate::worker::{self, NOWHERE, Orders};
 use mp_channel::dynamic;

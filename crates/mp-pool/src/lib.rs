@@ -35,6 +35,7 @@
 mod builder;
 mod crew;
 mod dispatcher;
+mod drive;
 mod error;
 mod executor;
 mod failure;

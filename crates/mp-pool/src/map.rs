@@ -6,7 +6,8 @@
 
 use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
 use crate::meter::Meter;
-use crate::pool::{Done, Pool, Settled};
+use crate::pool::Pool;
+use crate::state::{Done, Settled};
 use crate::task::Task;
 use crate::worker::ChunkResult;
 use mp_shm::{Array, Message, ShmSafe};

@@ -1,7 +1,8 @@
 //! A submitted task, as its submitter sees it.
 
+use crate::drive::Shared;
 use crate::error::{TaskError, TaskErrorKind};
-use crate::pool::{Done, Settled, Shared};
+use crate::state::{Done, Settled};
 use crate::worker::Failure;
 use mp_shm::Message;
 use std::fmt;

@@ -100,8 +100,8 @@ fn told(stage: u8, how: u8) -> String {
 }
 
 macro_rules! cells {
-    ($($name:ident: $stage:expr, $how:expr => $expected:expr;)*) => {$(
-        #[test]
+    ($(#[$test:meta] fn $name:ident() = $stage:expr, $how:expr => $expected:expr;)*) => {$(
+        #[$test]
         fn $name() {
             assert_eq!(told($stage, $how), $expected);
         }
@@ -109,21 +109,21 @@ macro_rules! cells {
 }
 
 cells! {
-    e6_error_in_encoding_the_task: ENCODE_TASK, ERROR => "encode";
-    e6_exit_in_encoding_the_task: ENCODE_TASK, EXIT => "the pool's process exited 9";
-    e6_crash_in_encoding_the_task: ENCODE_TASK, CRASH => "the pool's process was killed Some(6)";
-    e6_error_in_decoding_the_task: DECODE_TASK, ERROR => "argument";
-    e6_exit_in_decoding_the_task: DECODE_TASK, EXIT => "exited 9";
-    e6_crash_in_decoding_the_task: DECODE_TASK, CRASH => "killed 6";
-    e6_error_in_running: RUN, ERROR => "panicked";
-    e6_exit_in_running: RUN, EXIT => "exited 9";
-    e6_crash_in_running: RUN, CRASH => "killed 6";
-    e6_error_in_encoding_the_value: ENCODE_RESULT, ERROR => "value";
-    e6_exit_in_encoding_the_value: ENCODE_RESULT, EXIT => "exited 9";
-    e6_crash_in_encoding_the_value: ENCODE_RESULT, CRASH => "killed 6";
-    e6_error_in_decoding_the_value: DECODE_RESULT, ERROR => "decode";
-    e6_exit_in_decoding_the_value: DECODE_RESULT, EXIT => "the pool's process exited 9";
-    e6_crash_in_decoding_the_value: DECODE_RESULT, CRASH => "the pool's process was killed Some(6)";
+    #[test] fn e6_error_in_encoding_the_task() = ENCODE_TASK, ERROR => "encode";
+    #[test] fn e6_exit_in_encoding_the_task() = ENCODE_TASK, EXIT => "the pool's process exited 9";
+    #[test] fn e6_crash_in_encoding_the_task() = ENCODE_TASK, CRASH => "the pool's process was killed Some(6)";
+    #[test] fn e6_error_in_decoding_the_task() = DECODE_TASK, ERROR => "argument";
+    #[test] fn e6_exit_in_decoding_the_task() = DECODE_TASK, EXIT => "exited 9";
+    #[test] fn e6_crash_in_decoding_the_task() = DECODE_TASK, CRASH => "killed 6";
+    #[test] fn e6_error_in_running() = RUN, ERROR => "panicked";
+    #[test] fn e6_exit_in_running() = RUN, EXIT => "exited 9";
+    #[test] fn e6_crash_in_running() = RUN, CRASH => "killed 6";
+    #[test] fn e6_error_in_encoding_the_value() = ENCODE_RESULT, ERROR => "value";
+    #[test] fn e6_exit_in_encoding_the_value() = ENCODE_RESULT, EXIT => "exited 9";
+    #[test] fn e6_crash_in_encoding_the_value() = ENCODE_RESULT, CRASH => "killed 6";
+    #[test] fn e6_error_in_decoding_the_value() = DECODE_RESULT, ERROR => "decode";
+    #[test] fn e6_exit_in_decoding_the_value() = DECODE_RESULT, EXIT => "the pool's process exited 9";
+    #[test] fn e6_crash_in_decoding_the_value() = DECODE_RESULT, CRASH => "the pool's process was killed Some(6)";
 }
 
 #[test]

@@ -145,6 +145,27 @@ fn e14_a_task_that_follows_a_cancelled_one_is_not_ended_with_it() {
 }
 
 #[test]
+fn e10_threads_that_submit_and_wait_at_once_all_get_their_values() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool(2);
+    // Tasks that cost little: whoever submits one takes in what is there.
+    pool.map(|n: u32| n, 0..20_000).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for n in 0..3_000 {
+                    let tasks = [n, n + 1].map(|n| pool.submit(|n: u32| n, n ^ thread).unwrap());
+                    let [first, second] = tasks.map(|task| task.get().unwrap());
+                    assert_eq!((first, second), (n ^ thread, (n + 1) ^ thread));
+                }
+            });
+        }
+    });
+    assert_no_backstop();
+}
+
+#[test]
 fn e14_a_task_that_was_not_begun_is_cancelled_without_its_worker() {
     let _watchdog = watchdog(LONG);
     let pool = pool(1);
