@@ -84,7 +84,7 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
 
     /// Takes inputs until workers have enough to do.
     fn fill(&mut self) {
-        let (workers, ahead) = self.pool.workers_and_ahead();
+        let (workers, ahead) = self.pool.workers_and_ahead(self.size);
         while self.more && self.in_flight.len() < ahead {
             let len = cut(self.size, self.fixed_size.is_some(), self.inputs.size_hint().0, workers);
             let mut chunk = Vec::with_capacity(len);
@@ -267,7 +267,7 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
         }
     };
     loop {
-        let (workers, ahead) = pool.workers_and_ahead();
+        let (workers, ahead) = pool.workers_and_ahead(size);
         while taken < total && in_flight.len() < ahead {
             let len =
                 cut(size, fixed_size.is_some(), total - taken, workers).min(total - taken).min(RANGE_MAX);

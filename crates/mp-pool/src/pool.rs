@@ -1,6 +1,7 @@
 //! The pool: what its users call. [`drive`](crate::drive) has who does the work, [`state`](crate::state) what is known.
 
 use crate::builder::PoolBuilder;
+use crate::dispatcher::{WINDOW, WINDOW_MAX};
 use crate::drive::Shared;
 use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
 use crate::map::{self, Imap};
@@ -231,10 +232,12 @@ impl Pool {
         self.shared.lock().size
     }
 
-    /// The number of workers, and of tasks that they and the queue are to have for nobody to wait.
-    pub(crate) fn workers_and_ahead(&self) -> (usize, usize) {
+    /// The number of workers, and of chunks of so many inputs that they and the queue are to have for nobody to wait. More than a few chunks for each are
+    /// so many inputs at most as a worker has tasks.
+    pub(crate) fn workers_and_ahead(&self, inputs: usize) -> (usize, usize) {
         let state = self.shared.lock();
-        (state.size, state.size * (state.dispatcher.window() + 1))
+        let window = state.dispatcher.window().min(WINDOW_MAX / inputs.max(1)).max(WINDOW);
+        (state.size, state.size * (window + 1))
     }
 
     /// Changes the number of workers, to at least 1. More are started at once; of those too many each ends when it has done what it has.
