@@ -14,7 +14,7 @@
 use crate::builder::PoolBuilder;
 use crate::dispatcher::{Dispatcher, TaskId, WINDOW, WINDOW_MAX};
 use crate::error::{PoolError, TaskError, TaskErrorKind};
-use crate::state::{Broken, Call, Claim, Entered, Limits, Settled, State};
+use crate::state::{Broken, Call, Claim, Entered, Limits, Settled, State, check_not_encoding};
 use crate::stats::Records;
 use mp_channel::RecvError;
 use mp_channel::dynamic::{self, DynReceiver, DynSender};
@@ -23,12 +23,15 @@ use mp_spawn::{Process, SpawnError};
 use mp_sys::poller;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// What the pool's handle, its tasks and its helper thread share.
 pub(crate) struct Shared {
+    /// As [`State::number`].
+    number: u64,
     state: Mutex<State>,
     /// Something was settled, or nobody drives any more.
     changed: Condvar,
@@ -66,6 +69,8 @@ fn room_for_results(size: usize) -> usize {
 impl Shared {
     /// What a pool of `size` workers, none of which is started, begins with.
     pub(crate) fn new(settings: PoolBuilder, size: usize) -> Result<Arc<Self>, PoolError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let results_room = room_for_results(size);
         let (result_sender, results) = dynamic::channel(results_room).map_err(PoolError::Channel)?;
         let session = Session::current().map_err(|error| PoolError::Spawn(SpawnError::Session(error)))?;
@@ -75,13 +80,16 @@ impl Shared {
             is_timed: settings.task_timeout.is_some() || settings.idle_timeout.is_some(),
         };
         Ok(Arc::new(Self {
+            number,
             state: Mutex::new(State {
+                number,
                 dispatcher: Dispatcher::default(),
                 workers: FxHashMap::default(),
                 leaving: Vec::new(),
                 tasks: FxHashMap::default(),
                 settled: FxHashMap::default(),
                 finals: Vec::new(),
+                spent: Vec::new(),
                 calls: Vec::new(),
                 wakes: Vec::new(),
                 next_task: 0,
@@ -115,24 +123,32 @@ impl Shared {
         }))
     }
 
+    /// # Panics
+    /// If user code calls this that encodes something for this pool.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        check_not_encoding(self.number);
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the mutex back, and then calls and wakes who is to be.
+    /// Gives the mutex back, then calls and wakes who is to be, and drops arguments.
     pub(crate) fn release(&self, mut state: MutexGuard<'_, State>) {
         let (calls, wakes) = (std::mem::take(&mut state.calls), std::mem::take(&mut state.wakes));
+        let spent = std::mem::take(&mut state.spent);
         drop(state);
         wakes.into_iter().for_each(poller::wake);
         for (call, settled) in calls {
             // The panic hook has said what there is to say.
             let _ = mp_spawn::panics::catch(|| call(settled));
         }
+        for send in spent {
+            // As above.
+            let _ = mp_spawn::panics::catch(|| drop(send));
+        }
     }
 
     /// [`release`](Self::release), and takes the mutex again, if there is anybody to call.
     fn pause<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        if state.calls.is_empty() && state.wakes.is_empty() {
+        if state.calls.is_empty() && state.wakes.is_empty() && state.spent.is_empty() {
             return state;
         }
         self.release(state);
@@ -247,11 +263,14 @@ impl Shared {
         state.settled.remove(&task);
         let is_kept = state.tasks.get(&task).is_some_and(|entered| entered.is_kept);
         if !is_kept && state.dispatcher.withdraw(task) {
-            let was_awaited = state.tasks.remove(&task).is_some_and(|entered| entered.waker.is_some());
-            state.in_background -= usize::from(was_awaited);
+            if let Some(entered) = state.tasks.remove(&task) {
+                state.in_background -= usize::from(entered.waker.is_some());
+                state.spent.push(entered.send);
+            }
         } else if let Some(entered) = state.tasks.get_mut(&task) {
             entered.claim = Claim::Nobody;
         }
+        self.release(state);
     }
 
     /// Has a task run although its handle is dropped.

@@ -10,7 +10,9 @@ use mp_shm::codec::Payload;
 use mp_shm::value::Value;
 use mp_spawn::Process;
 use mp_spawn::code::SealedCode;
+use mp_spawn::panics::{self, Panic};
 use rustc_hash::FxHashMap;
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -96,6 +98,8 @@ impl Broken {
 }
 
 pub(crate) struct State {
+    /// Tells pools of this process apart; from 1 on.
+    pub(crate) number: u64,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) workers: FxHashMap<WorkerId, Worker>,
     /// Workers that the pool has let go of, and which have not ended yet.
@@ -104,6 +108,8 @@ pub(crate) struct State {
     pub(crate) settled: FxHashMap<TaskId, Box<Settled>>,
     /// What finalizers have sent.
     pub(crate) finals: Vec<DynMessage>,
+    /// What sent tasks that are settled, with their arguments, whose destructors are the user's: dropped when the mutex is free.
+    pub(crate) spent: Vec<SendTask>,
     /// To be called and woken when the mutex is free.
     pub(crate) calls: Vec<(Call, Settled)>,
     pub(crate) wakes: Vec<Waker>,
@@ -141,6 +147,27 @@ pub(crate) struct State {
     pub(crate) records: Records,
 }
 
+thread_local! {
+    /// The number of the pool whose mutex this thread has while it encodes what its user gave it.
+    static ENCODING_FOR: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs user code that encodes something, under the mutex of the pool with this number; it may panic.
+fn encoding<T>(pool: u64, encode: impl FnOnce() -> T) -> Result<T, Panic> {
+    let before = ENCODING_FOR.replace(pool);
+    let encoded = panics::catch(encode);
+    ENCODING_FOR.set(before);
+    encoded
+}
+
+/// Refuses to let the calling thread wait for itself.
+///
+/// # Panics
+/// It encodes something for the pool with this number, and has its mutex.
+pub(crate) fn check_not_encoding(pool: u64) {
+    assert!(ENCODING_FOR.get() != pool, "what is being encoded for a pool cannot use that pool");
+}
+
 /// What of a pool's settings its state needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -175,7 +202,7 @@ impl State {
             let tag = [task, entered.entry[0], entered.entry[1], 0];
             // Encoding runs the argument's own code, which may panic.
             let skips = entered.losses.as_ref().map_or(&[][..], |losses| &losses.skips);
-            let sent = mp_spawn::panics::catch(|| (entered.send)(&to.tasks, tag, skips));
+            let sent = encoding(self.number, || (entered.send)(&to.tasks, tag, skips));
             let sent = sent.unwrap_or_else(|panic| {
                 Err(SendFailure::Encode(mp_shm::codec::EncodeError::Value(panic.to_string())))
             });
@@ -225,11 +252,13 @@ impl State {
             }
         }
         let Some(entered) = self.tasks.remove(&task) else { return };
-        if entered.waker.is_some() || matches!(entered.claim, Claim::Call(_)) {
+        let Entered { send, claim, waker, .. } = *entered;
+        self.spent.push(send);
+        if waker.is_some() || matches!(claim, Claim::Call(_)) {
             self.in_background -= 1;
         }
-        self.wakes.extend(entered.waker);
-        match entered.claim {
+        self.wakes.extend(waker);
+        match claim {
             Claim::Handle => {
                 self.settled.insert(task, Box::new(settled));
             }

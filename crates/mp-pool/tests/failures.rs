@@ -6,6 +6,8 @@ use mp_shm::codec::Serde;
 use mp_spawn::{JoinError, Process};
 use mp_testkit::{assert_no_backstop, proc, watchdog};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -178,5 +180,67 @@ fn e1_a_value_whose_destructor_panics_costs_no_worker_and_no_task() {
     assert_eq!(brittle.get().unwrap().0, 5);
     assert_eq!(behind.get().unwrap(), 6);
     assert_eq!(pool.worker_pids(), workers);
+    assert_no_backstop();
+}
+
+/// Submits to its own pool while it is encoded for it.
+struct Recursive;
+
+static RECURSIVE: OnceLock<Pool> = OnceLock::new();
+
+impl Serialize for Recursive {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        drop(RECURSIVE.get().unwrap().submit(|n: u32| n, 1));
+        serializer.serialize_unit()
+    }
+}
+
+impl<'de> Deserialize<'de> for Recursive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <()>::deserialize(deserializer).map(|()| Self)
+    }
+}
+
+#[test]
+fn e6_an_argument_that_uses_its_pool_while_it_is_encoded_fails_alone() {
+    let _watchdog = watchdog(LONG);
+    let pool = RECURSIVE.get_or_init(|| Pool::builder().workers(1).build().unwrap());
+    let error = pool.submit(|_: Serde<Recursive>| (), Serde(Recursive)).unwrap().get().unwrap_err();
+    assert!(error.to_string().contains("cannot use that pool"), "{error}");
+    assert_eq!(pool.submit(|n: u32| n, 5).unwrap().get().unwrap(), 5);
+    assert_no_backstop();
+}
+
+/// Uses its pool when it is dropped, or panics.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Testament(u32);
+
+static HEIRS: OnceLock<Pool> = OnceLock::new();
+static HERITAGE: AtomicU32 = AtomicU32::new(0);
+
+impl Drop for Testament {
+    fn drop(&mut self) {
+        if mp_pool::worker_id().is_none() {
+            assert!(self.0 != 0, "on purpose");
+            let value = HEIRS.get().unwrap().submit(|n: u32| n, self.0).unwrap().get().unwrap();
+            HERITAGE.fetch_add(value, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn e6_an_argument_whose_destructor_uses_the_pool_or_panics_costs_nothing() {
+    let _watchdog = watchdog(LONG);
+    let pool = HEIRS.get_or_init(|| Pool::builder().workers(1).build().unwrap());
+    let take = |testament: Testament| testament.0;
+    // Dropped once it is settled, once its handle is gone, and once it is cancelled.
+    assert_eq!(pool.submit(take, Testament(1)).unwrap().get().unwrap(), 1);
+    let tasks: Vec<_> = (0..10).map(|_| pool.submit(take, Testament(10)).unwrap()).collect();
+    let behind = pool.submit(take, Testament(100)).unwrap();
+    behind.cancel();
+    drop((tasks, behind));
+    assert_eq!(pool.submit(take, Testament(0)).unwrap().get().unwrap(), 0);
+    mp_testkit::proc::until(|| HERITAGE.load(Ordering::Relaxed) == 201);
+    assert_eq!(pool.submit(|n: u32| n, 5).unwrap().get().unwrap(), 5);
     assert_no_backstop();
 }
