@@ -97,7 +97,7 @@ fn maps(quick: bool) -> [Measurement; 4] {
 }
 
 /// Those with inputs and results in shared memory.
-fn maps_in_place(quick: bool) -> [Measurement; 3] {
+fn maps_in_place(quick: bool) -> [Measurement; 4] {
     [
         Measurement {
             name: "pool_into",
@@ -124,6 +124,13 @@ fn maps_in_place(quick: bool) -> [Measurement; 3] {
             unit: Unit::ThousandsPerSecond,
             plan: plan(quick, 200),
             ours: Contestant::new("map_into", ours::results_into),
+            peers: vec![Contestant::new("raw in place", raw::results_in_place).at_least(0.8)],
+        },
+        Measurement {
+            name: "pool_results_1m_archived",
+            unit: Unit::ThousandsPerSecond,
+            plan: plan(quick, 200),
+            ours: Contestant::new("get_archived", ours::results_archived),
             peers: vec![Contestant::new("raw in place", raw::results_in_place).at_least(0.8)],
         },
     ]

@@ -9,8 +9,12 @@ use crate::second::{Found, Job, Second};
 use crate::{Outcome, payload};
 use multiproc::shm::Array;
 use multiproc::{Pool, Receiver, Sender, Session, ShmSafe, channel};
+use std::collections::VecDeque;
 use std::fs;
 use std::time::{Duration, Instant};
+
+/// Large results that are on their way at a time.
+const IN_FLIGHT: u64 = 4;
 
 pub(super) const ROLES: &[Role] = &[("pool/submit_many", submit_many)];
 
@@ -52,6 +56,32 @@ pub fn long(plan: &Plan) -> Outcome<Duration> {
 pub fn results(plan: &Plan) -> Outcome<Duration> {
     let pool = pool()?;
     time_results(plan, |input| Ok(pool.map(result, input)?))
+}
+
+/// Tasks with large results, read where the workers wrote them as they come. So many are on their way as workers have at a time.
+///
+/// # Errors
+/// As [`trivial`].
+pub fn results_archived(plan: &Plan) -> Outcome<Duration> {
+    let pool = pool()?;
+    let run = |count: u32| {
+        let mut on_their_way = VecDeque::new();
+        for number in 0..u64::from(count) + IN_FLIGHT {
+            if number < u64::from(count) {
+                on_their_way.push_back((number, pool.submit(result, number)?));
+            }
+            if number >= IN_FLIGHT
+                && let Some((number, task)) = on_their_way.pop_front()
+                && !payload::is_marked::<RESULT>(task.get_archived()?.as_slice(), number)
+            {
+                return Err("a wrong result".into());
+            }
+        }
+        Ok(())
+    };
+    run(plan.warm_up)?;
+    let ((), time) = timed(|| run(plan.count))?;
+    Ok(time)
 }
 
 /// Trivial tasks with inputs in a slice and results in another, which are copied to shared memory and back.

@@ -20,7 +20,11 @@ pub struct Received<T: Message> {
 }
 
 impl<T: Message> Received<T> {
-    pub(crate) fn new(payload: Payload) -> Result<Self, DecodeError> {
+    /// Validates a payload that somebody has received as an archive of `T`.
+    ///
+    /// # Errors
+    /// [`DecodeError`]: it is none.
+    pub fn new(payload: Payload) -> Result<Self, DecodeError> {
         payload.archived::<T>()?;
         Ok(Self { payload, of: PhantomData })
     }

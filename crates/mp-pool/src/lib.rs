@@ -53,6 +53,7 @@ mod stats;
 mod task;
 mod threads;
 mod trace;
+mod view;
 mod worker;
 
 pub use builder::PoolBuilder;
@@ -69,4 +70,5 @@ pub use scope::Scope;
 pub use stats::{PoolStats, Slow, WorkerStats};
 pub use task::{Task, WaitableTask, as_completed, wait_all, wait_any, wait_any_timeout};
 pub use threads::{ThreadImap, ThreadPool, ThreadPoolBuilder, ThreadScope, ThreadTask};
+pub use view::TaskValue;
 pub use worker::{with_worker_state, worker_id};

@@ -3,7 +3,9 @@
 use crate::drive::Shared;
 use crate::error::{TaskError, TaskErrorKind};
 use crate::state::{Done, Settled};
+use crate::view::TaskValue;
 use crate::worker::Failure;
+use mp_channel::Received;
 use mp_shm::Message;
 use std::fmt;
 use std::marker::PhantomData;
@@ -66,6 +68,30 @@ impl<R: Message> Task<R> {
     /// [`TaskError`] tells why it has none.
     pub fn get(self) -> Result<R, TaskError> {
         decode(self.settle())
+    }
+
+    /// Waits for the task's value, which is then read where the worker wrote it, in its archived form: nothing is rebuilt, and what is large is not
+    /// copied.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = mp_pool::Pool::builder().workers(1).build()?;
+    /// let table = pool.submit(|n: u32| (0..n).collect::<Vec<u32>>(), 1_000_000)?.get_archived()?;
+    /// assert_eq!((table.len(), table[999_999].to_native()), (1_000_000, 999_999));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_archived(self) -> Result<TaskValue<R>, TaskError> {
+        let Done { payload, task, pid, attempts, .. } = self.settle()?;
+        let failed = |kind| TaskError { kind, task, pid: Some(pid), attempts };
+        let received = Received::new(payload).map_err(|error| failed(TaskErrorKind::Decode(error)))?;
+        TaskValue::new(received).map_err(|received| match received.into_value() {
+            Ok(Err(failure)) => failed(failure.into()),
+            Ok(Ok(_)) => unreachable!("a value is given as one"),
+            Err(error) => failed(TaskErrorKind::Decode(error)),
+        })
     }
 
     /// [`get`](Self::get) that waits for at most `timeout`.

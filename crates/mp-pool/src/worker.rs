@@ -199,17 +199,19 @@ pub(crate) fn run_chunk<A: Message + 'static, R: Message + 'static>(assignment: 
         RESULT,
         |(function, arguments, skips), progress| {
             let mut values = Vec::with_capacity(arguments.len());
-            let inputs = (0..).zip(arguments).filter(|(place, _)| !skips.contains(place));
-            let failures = one_by_one(progress, inputs, |_, argument| values.push(function.call(argument)));
+            let inputs = (0..).zip(arguments);
+            let failures =
+                one_by_one(progress, inputs, &skips, |_, argument| values.push(function.call(argument)));
             Ok((values, failures))
         },
     );
 }
 
-/// Calls `run` with each input of a chunk and its place; those that panic, which are no harm to the others.
+/// Calls `run` with each input of a chunk and its place, but for those at `skips`; gives those that panic, which are no harm to the others.
 fn one_by_one<A>(
     progress: &Value<u64>,
     mut inputs: impl Iterator<Item = (u32, A)>,
+    skips: &[u32],
     mut run: impl FnMut(u32, A),
 ) -> Vec<(u32, Failure)> {
     let mut failures = Vec::new();
@@ -218,6 +220,9 @@ fn one_by_one<A>(
         let mut at = 0;
         let ended = panics::catch(|| {
             for (place, input) in inputs.by_ref() {
+                if skips.contains(&place) {
+                    continue;
+                }
                 at = place;
                 progress.set(u64::from(place) + 1);
                 run(place, input);
@@ -240,8 +245,8 @@ pub(crate) fn run_range<A: ShmSafe + Copy, R: ShmSafe + Copy>(assignment: Assign
     assignment.carry_out::<Range<A, R>, (Vec<()>, Vec<(u32, Failure)>)>(
         RESULT,
         |(function, inputs, outputs, (from, len), skips), progress| {
-            let places = (0..len).filter(|place| !skips.contains(place)).map(|place| (place, ()));
-            let failures = one_by_one(progress, places, |place, ()| {
+            let places = (0..len).map(|place| (place, ()));
+            let failures = one_by_one(progress, places, &skips, |place, ()| {
                 let index = usize::try_from(from).map_or(usize::MAX, |from| from + place as usize);
                 if let Some(input) = inputs.get(index) {
                     outputs.set(index, function.call(input));

@@ -166,6 +166,27 @@ fn e10_threads_that_submit_and_wait_at_once_all_get_their_values() {
 }
 
 #[test]
+fn e21_a_large_value_is_read_where_its_worker_wrote_it() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool(1);
+    let session = mp_shm::Session::current().unwrap();
+    let small = pool.submit(|n: u64| (n, format!("{n}")), 7).unwrap().get_archived().unwrap();
+    assert_eq!((small.0.to_native(), &*small.1), (7, "7"));
+    let large = pool.submit(|len: usize| vec![7_u8; len], 1 << 20).unwrap().get_archived().unwrap();
+    assert!(large.len_bytes() >= 1 << 20 && large.iter().all(|&byte| byte == 7));
+    let [start, end] =
+        [0, session.mapped_bytes() - 1].map(|at| session.bytes(at, 1).unwrap().as_ptr() as usize);
+    assert!((start..end).contains(&(large.as_ptr() as usize)), "it is in the session's memory");
+    let failed = pool.submit(|n: u64| if n == 0 { panic!("no value") } else { n }, 0).unwrap();
+    let error = failed.get_archived().unwrap_err();
+    assert!(matches!(&error.kind, TaskErrorKind::Panicked(panic) if panic.message == "no value"), "{error}");
+    assert_eq!(error.attempts, 1);
+    pool.join().unwrap();
+    assert_eq!(large[5], 7, "it outlives its pool");
+    assert_no_backstop();
+}
+
+#[test]
 fn e14_a_task_that_was_not_begun_is_cancelled_without_its_worker() {
     let _watchdog = watchdog(LONG);
     let pool = pool(1);

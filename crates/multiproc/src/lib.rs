@@ -60,9 +60,9 @@ pub use mp_channel::{
 pub use mp_pool as pool;
 pub use mp_pool::{
     Executor, Imap, Inline, InlineTask, MapError, NamedExecutor, NamedTask, ParMap, Pool, PoolBuilder,
-    PoolError, PoolStats, Scope, Task, TaskError, TaskErrorKind, TaskHandle, ThreadImap, ThreadPool,
-    ThreadPoolBuilder, ThreadScope, ThreadTask, WaitableTask, as_completed, named, task, wait_all, wait_any,
-    wait_any_timeout, with_worker_state, worker_id,
+    PoolError, PoolStats, Scope, Task, TaskError, TaskErrorKind, TaskHandle, TaskValue, ThreadImap,
+    ThreadPool, ThreadPoolBuilder, ThreadScope, ThreadTask, WaitableTask, as_completed, named, task,
+    wait_all, wait_any, wait_any_timeout, with_worker_state, worker_id,
 };
 #[cfg(feature = "progress")]
 pub use mp_pool::{Progress, progress_bar};
