@@ -48,8 +48,8 @@ impl<R> Task<R> {
         wait_any_timeout(&[self], timeout).is_some()
     }
 
-    /// Gives the task up: it is [cancelled](TaskErrorKind::Cancelled), unless it is done already. If it runs, its worker is ended, and replaced; no
-    /// other task suffers. Says whether it was cancelled by this.
+    /// Gives the task up: it is [cancelled](TaskErrorKind::Cancelled), unless it is done already. If it runs, its worker is ended, and replaced (also
+    /// if a worker that is just starting begins it before it can be taken back); no other task suffers. Says whether it was cancelled by this.
     pub fn cancel(&self) -> bool {
         self.shared.cancel(self.id)
     }
