@@ -446,6 +446,17 @@ mod tests {
     }
 
     #[test]
+    fn a_cancelled_task_that_its_worker_took_before_another_was_taken_back_is_wasted_work() {
+        let mut dispatcher = with_workers(&[1]);
+        (0..2).for_each(|task| dispatcher.submit(task));
+        while dispatcher.assign().is_some() {}
+        assert_eq!(dispatcher.cancel(1), Cancelled::Behind(1));
+        assert_eq!(dispatcher.wasting().count(), 0);
+        assert_eq!(dispatcher.taken_back(1, &[0]), [0]);
+        assert!(dispatcher.wasting().eq([1]));
+    }
+
+    #[test]
     fn what_is_withdrawn_is_never_assigned_and_makes_no_heap() {
         let mut dispatcher = with_workers(&[]);
         (0..10_000).for_each(|task| dispatcher.submit(task));
@@ -577,9 +588,9 @@ mod tests {
                         {
                             assert!(dispatcher.with_tasks_behind().any(|one| one == worker));
                             let tasks = held.get_mut(&worker).unwrap();
-                            // It may have begun some of them meanwhile.
-                            let from = random.usize(1..tasks.len());
-                            let back: Vec<_> = tasks.split_off(from).into();
+                            // It takes some of them meanwhile, not the first ones alone.
+                            let (kept, back): (Vec<_>, Vec<_>) = tasks.drain(..).partition(|_| random.bool());
+                            tasks.extend(kept);
                             let wanted: Vec<_> =
                                 back.iter().rev().copied().filter(|task| !ended.contains(task)).collect();
                             assert_eq!(dispatcher.taken_back(worker, &back), wanted);

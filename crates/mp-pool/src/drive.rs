@@ -388,6 +388,7 @@ impl Shared {
         for worker in with_tasks_behind {
             state.take_back(worker);
         }
+        state.end_wasting();
         state.assign(self.limits);
     }
 

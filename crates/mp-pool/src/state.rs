@@ -278,14 +278,15 @@ impl State {
             Cancelled::Run(worker) => self.end(worker),
             Cancelled::Behind(worker) => {
                 self.take_back(worker);
-                // Unless the worker has begun it meanwhile.
-                self.has_unwanted = self.dispatcher.has_unwanted();
+                // The worker may have taken it meanwhile, even before one that was taken back: then nothing more comes before it.
+                self.has_unwanted = true;
+                self.end_wasting();
             }
         }
         true
     }
 
-    /// Takes tasks back that a worker has not begun, for others to do.
+    /// Takes tasks back that a worker has not begun, for others to do. It takes its next one at the same time: so of several any may stay with it.
     pub(crate) fn take_back(&mut self, worker: WorkerId) {
         let Some(at) = self.workers.get(&worker) else { return };
         if !self.dispatcher.is_ready(worker) && !at.is_ended {
@@ -303,6 +304,17 @@ impl State {
     pub(crate) fn was_not_begun(&mut self, task: TaskId) {
         if let Some(entered) = self.tasks.get_mut(&task) {
             entered.attempts = entered.attempts.saturating_sub(1);
+        }
+    }
+
+    /// Ends workers that run what nobody wants any more.
+    pub(crate) fn end_wasting(&mut self) {
+        if self.has_unwanted {
+            let wasting: Vec<WorkerId> = self.dispatcher.wasting().collect();
+            for worker in wasting {
+                self.end(worker);
+            }
+            self.has_unwanted = self.dispatcher.has_unwanted();
         }
     }
 
@@ -366,13 +378,7 @@ impl State {
                 }
             }
         }
-        if self.has_unwanted {
-            let wasting: Vec<WorkerId> = self.dispatcher.wasting().collect();
-            for worker in wasting {
-                self.end(worker);
-            }
-            self.has_unwanted = self.dispatcher.has_unwanted();
-        }
+        self.end_wasting();
         self.touch(worker, limits);
     }
 

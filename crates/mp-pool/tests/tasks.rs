@@ -186,27 +186,51 @@ fn e21_a_large_value_is_read_where_its_worker_wrote_it() {
     assert_no_backstop();
 }
 
+/// Tells that it runs, and gives back what comes through a channel.
+fn tell_and_wait((runs, gate, n): (Sender<()>, Receiver<()>, u32)) -> u32 {
+    runs.send(()).unwrap();
+    wait_for((gate, n))
+}
+
 #[test]
 fn e14_a_task_that_was_not_begun_is_cancelled_without_its_worker() {
     let _watchdog = watchdog(LONG);
     let pool = pool(1);
-    // From one that is just starting nothing can be taken back.
-    assert_eq!(pool.apply(|n: u32| n, 1).unwrap(), 1);
-    let mut begun = 0;
+    let worker = pool.worker_pids();
     for _ in 0..20 {
         let (open, gate) = channel(1).unwrap();
+        let (runs, running) = channel(1).unwrap();
         let (tell, told) = channel::<u32>(1).unwrap();
-        let first = pool.submit(wait_for, (gate, 1)).unwrap();
-        // Its worker has it already, or will have it.
+        let first = pool.submit(tell_and_wait, (runs, gate, 1)).unwrap();
+        running.recv().unwrap();
         let behind = pool.submit(hang, tell).unwrap();
         assert!(behind.cancel() && !behind.cancel());
         open.send(()).unwrap();
         assert_eq!(first.get().unwrap(), 1);
-        begun += u32::from(told.recv().is_ok());
+        assert!(told.recv().unwrap_err().is_disconnected(), "what it was to be given has come back");
+        assert_eq!(pool.worker_pids(), worker);
     }
-    // It cannot be taken back either at the moment in which the worker takes the one before it.
-    assert!(begun < 10, "{begun} of 20 were begun");
-    assert!(pool.stats().workers_lost < 10);
+    assert_eq!(pool.stats().workers_lost, 0);
+    assert_no_backstop();
+}
+
+#[test]
+fn e14_a_cancelled_task_that_its_worker_takes_at_that_moment_is_ended() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool(1);
+    for _ in 0..300 {
+        let (open, gate) = channel(1).unwrap();
+        let (tell, told) = channel::<u32>(1).unwrap();
+        let first = pool.submit(wait_for, (gate, 1)).unwrap();
+        // While the worker takes one of the two, both are taken back, or the first alone.
+        let behind = pool.submit(hang, tell).unwrap();
+        assert!(behind.cancel());
+        open.send(()).unwrap();
+        assert_eq!(first.get().unwrap(), 1);
+        // It has told that it runs, or never will.
+        let _ = told.recv();
+        assert!(behind.get().unwrap_err().is_cancelled());
+    }
     assert_no_backstop();
 }
 
