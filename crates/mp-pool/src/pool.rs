@@ -257,6 +257,7 @@ impl Pool {
             state.dispatcher.retire(worker);
             state.take_back(worker);
         }
+        state.end_wasting();
         self.shared.let_go(&mut state);
         let missing = workers.saturating_sub(active.len());
         let started = (0..missing).try_for_each(|_| self.shared.start_worker(&mut state));

@@ -49,7 +49,7 @@ impl<R> Task<R> {
     }
 
     /// Gives the task up: it is [cancelled](TaskErrorKind::Cancelled), unless it is done already. If it runs, its worker is ended, and replaced (also
-    /// if a worker that is just starting begins it before it can be taken back); no other task suffers. Says whether it was cancelled by this.
+    /// if a worker takes it at that moment); no other task suffers. Says whether it was cancelled by this.
     pub fn cancel(&self) -> bool {
         self.shared.cancel(self.id)
     }

@@ -204,14 +204,6 @@ fn e16_an_endless_input_is_pulled_as_workers_get_through_with_it() {
 }
 
 #[test]
-fn e8_many_workers_start_and_work() {
-    let pool = Pool::builder().workers(50).chunk_size(1).build().unwrap();
-    let pids: HashSet<u32> = pool.map(|_: u32| std::process::id(), 0..2000).unwrap().into_iter().collect();
-    assert!(pids.len() > 1);
-    assert_eq!(pool.workers(), 50);
-}
-
-#[test]
 fn e9_a_pool_without_workers_is_refused() {
     assert!(matches!(Pool::builder().workers(0).build(), Err(mp_pool::PoolError::NoWorkers)));
 }
