@@ -1,7 +1,8 @@
 //! A limit on how long a test may take, which says where everybody was.
 //!
 //! Owns: one thread for each armed watchdog. When the time is over it prints the threads of this process and of its children, kills
-//! the children, and aborts: a test that hangs leaves nothing behind.
+//! the children, and aborts: a test that hangs leaves nothing behind. A test that fails leaves its watchdog armed, since children that it
+//! did not come to end would keep its process from ending: `exit` waits for them.
 
 use crate::proc::{self, Task};
 use std::fmt::Write as _;
@@ -10,14 +11,15 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Armed until it is dropped.
+/// Armed until it is dropped by a test that did not fail.
 #[derive(Debug)]
 pub struct Watchdog {
     disarm: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Arms a watchdog: if it is not dropped within `limit`, the process says what it was doing, and aborts.
+/// Arms a watchdog: if it is not dropped within `limit`, or by a panic and the process is there after `limit`, the process says what it was
+/// doing, and aborts.
 ///
 /// # Panics
 /// If no thread can be started.
@@ -37,6 +39,10 @@ pub fn watchdog(limit: Duration) -> Watchdog {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget(self.disarm.take());
+            return;
+        }
         drop(self.disarm.take());
         // Joined, so that it does not count as a thread of the next test. It never panics.
         let _ = self.thread.take().map(JoinHandle::join);
