@@ -24,7 +24,9 @@ fn a_failed_test_that_leaves_a_child_comes_to_an_end() {
     let _watchdog = watchdog(Duration::from_secs(60));
     let program = std::env::current_exe().expect("the test has a program");
     let mut one = Command::new(program);
-    one.args(["--exact", "--ignored", "fails_and_leaves_a_child"]).stdout(Stdio::null()).stderr(Stdio::null());
+    one.args(["--exact", "--ignored", "fails_and_leaves_a_child"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let status = one.status().expect("it starts");
     assert!(!status.success(), "{status}");
     // Its own failure says so too, but then the exit waited for the child.
