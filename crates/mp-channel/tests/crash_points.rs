@@ -35,10 +35,16 @@ const RACES: &[&str] = &[
     "recover.process_freed",
     "recover.before_advance",
     "block.freed",
+    "block.run_emptied",
 ];
 
 fn item(number: u64) -> Item {
-    let len = if number.is_multiple_of(3) { 400 } else { 3 };
+    let len = match number {
+        // More than a span.
+        _ if number.is_multiple_of(50) => 40_000,
+        _ if number.is_multiple_of(3) => 400,
+        _ => 3,
+    };
     let end = number.is_multiple_of(5).then(|| channel(1).unwrap().0);
     (number, vec![number; len], end)
 }
@@ -197,6 +203,7 @@ fn die_at(point: &str, nth: u32) -> bool {
             && audit.counts_are_right,
         "{point}:{nth}: left behind: {audit:?}"
     );
+    assert_eq!(Session::current().unwrap().free_memory_is_zero().ok(), Some(true), "{point}:{nth}");
     died
 }
 

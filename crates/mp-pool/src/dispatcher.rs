@@ -71,6 +71,8 @@ struct Worker {
     fills: bool,
     /// How many it was given.
     given: u64,
+    /// There was no room for a task although it has few. It gets none until it has done one.
+    is_stuck: bool,
 }
 
 /// The state machine.
@@ -104,7 +106,8 @@ impl Dispatcher {
     /// Takes up a worker that has room for `most` tasks.
     pub(crate) fn worker_started(&mut self, worker: WorkerId, most: usize) {
         let tasks = VecDeque::new();
-        let new = Worker { ready: false, retires: false, tasks, most, fills: true, given: 0 };
+        let new =
+            Worker { ready: false, retires: false, tasks, most, fills: true, given: 0, is_stuck: false };
         self.workers.insert(worker, new);
     }
 
@@ -177,7 +180,7 @@ impl Dispatcher {
         let (&id, worker) = self
             .workers
             .iter_mut()
-            .filter(|(_, worker)| !worker.retires && worker.fills)
+            .filter(|(_, worker)| !worker.retires && !worker.is_stuck && worker.fills)
             .min_by_key(|(id, worker)| {
                 let load = worker.tasks.len();
                 (!packs || !worker.ready, if packs { WINDOW_MAX - load } else { load }, !worker.ready, **id)
@@ -195,11 +198,22 @@ impl Dispatcher {
         }
     }
 
+    /// There was no room for the task that a worker was [assigned](Self::assign) last: a worker that is stopped in the middle of taking one holds that
+    /// one's place, also when those behind it were taken back and others sent. The task comes before all others, the worker gets nothing until
+    /// it has done the one that it takes, or is dead.
+    pub(crate) fn had_no_room(&mut self, worker: WorkerId, task: TaskId) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.is_stuck = true;
+        }
+        self.taken_back(worker, &[task]);
+    }
+
     /// A result arrived, or the task could not be sent. Says whether the worker had it.
     pub(crate) fn finished(&mut self, worker: WorkerId, task: TaskId) -> bool {
         let Some(worker) = self.workers.get_mut(&worker) else { return false };
         let Some(place) = worker.tasks.iter().position(|&one| one == task) else { return false };
         worker.tasks.remove(place);
+        worker.is_stuck = false;
         self.tasks.remove(&task);
         true
     }
@@ -405,6 +419,21 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_without_room_gets_nothing_until_it_has_done_a_task() {
+        let mut dispatcher = with_workers(&[1, 2]);
+        (0..6).for_each(|task| dispatcher.submit(task));
+        assert_eq!(dispatcher.assign(), Some((1, 0)));
+        assert_eq!(dispatcher.assign(), Some((2, 1)));
+        assert_eq!(dispatcher.assign(), Some((1, 2)));
+        dispatcher.had_no_room(1, 2);
+        assert_eq!((dispatcher.load(1), dispatcher.given(1), dispatcher.queued()), (1, 1, 4));
+        assert_eq!(dispatcher.assign(), Some((2, 2)), "before all others");
+        assert_eq!(dispatcher.assign(), None);
+        assert!(dispatcher.finished(1, 0));
+        assert_eq!(dispatcher.assign(), Some((1, 3)));
+    }
+
+    #[test]
     fn tasks_that_cost_little_come_many_at_once() {
         let mut dispatcher = with_workers(&[1]);
         (0..200).for_each(|task| dispatcher.submit(task));
@@ -500,6 +529,7 @@ mod tests {
             let mut held: HashMap<WorkerId, VecDeque<TaskId>> = HashMap::new();
             let mut ready: HashSet<WorkerId> = HashSet::new();
             let mut retired: HashSet<WorkerId> = HashSet::new();
+            let mut stuck: HashSet<WorkerId> = HashSet::new();
             let mut deaths: HashMap<TaskId, u32> = HashMap::new();
             let (mut next_task, mut next_worker) = (0, 0);
             let mut ended: HashSet<TaskId> = HashSet::new();
@@ -554,6 +584,13 @@ mod tests {
                     4 | 5 => {
                         if let Some((worker, task)) = dispatcher.assign() {
                             assert!(!retired.contains(&worker) && !ended.contains(&task));
+                            assert!(!stuck.contains(&worker), "seed {seed}");
+                            // The one that it takes holds its place.
+                            if !held[&worker].is_empty() && random.u32(0..8) == 0 {
+                                dispatcher.had_no_room(worker, task);
+                                stuck.insert(worker);
+                                continue;
+                            }
                             held.get_mut(&worker).unwrap().push_back(task);
                             assert!(held[&worker].len() <= dispatcher.window().min(9), "seed {seed}");
                         }
@@ -588,8 +625,10 @@ mod tests {
                         {
                             assert!(dispatcher.with_tasks_behind().any(|one| one == worker));
                             let tasks = held.get_mut(&worker).unwrap();
-                            // It takes some of them meanwhile, not the first ones alone.
-                            let (kept, back): (Vec<_>, Vec<_>) = tasks.drain(..).partition(|_| random.bool());
+                            // It takes some of them meanwhile, not the first ones alone; a stuck one is taking one.
+                            let mut takes = stuck.contains(&worker);
+                            let stays = |_: &TaskId| std::mem::take(&mut takes) || random.bool();
+                            let (kept, back): (Vec<_>, Vec<_>) = tasks.drain(..).partition(stays);
                             tasks.extend(kept);
                             let wanted: Vec<_> =
                                 back.iter().rev().copied().filter(|task| !ended.contains(task)).collect();
@@ -609,6 +648,7 @@ mod tests {
                             let wastes = dispatcher.wasting().any(|one| one == worker);
                             assert_eq!(wastes, ended.contains(&task), "seed {seed}");
                             dispatcher.finished(worker, task);
+                            stuck.remove(&worker);
                             assert!(wastes || ended.insert(task), "seed {seed}: task {task} ended twice");
                         }
                     }

@@ -235,7 +235,7 @@ impl<R: Message> TaskHandle<R> for Task<R> {
 
 /// Submits the inputs one by one, with at most `in_flight_max` on their way, and gives the values in their order. What follows a
 /// failure is dropped.
-fn in_order<A, R, T: TaskHandle<R>>(
+pub(crate) fn in_order<A, R, T: TaskHandle<R>>(
     inputs: impl IntoIterator<Item = A>,
     in_flight_max: usize,
     submit: impl Fn(A) -> Result<T, TaskError>,

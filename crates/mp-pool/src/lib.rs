@@ -15,7 +15,7 @@
 //! |---|---|
 //! | run one function | [`Pool::submit`], [`Pool::apply`]; what is submitted is a [`Task`]: wait, cancel, await, be called |
 //! | wait for several tasks | [`wait_any`], [`wait_all`], [`as_completed`], [`Pool::scope`] |
-//! | run a function for many inputs | [`Pool::map`], [`Pool::imap`], [`Pool::imap_unordered`], [`Pool::map_results`], [`ParMap::par_map`]; in shared memory: [`Pool::map_slice`], [`Pool::map_into`] |
+//! | run a function for many inputs | [`Pool::map`], [`Pool::starmap`], [`Pool::imap`], [`Pool::imap_unordered`], [`Pool::map_results`], [`ParMap::par_map`]; in shared memory: [`Pool::map_slice`], [`Pool::map_into`] |
 //! | keep something in each worker | [`PoolBuilder::initializer`], [`with_worker_state`], [`PoolBuilder::finalizer`], [`Pool::join_with`] |
 //! | see what goes on | [`Pool::stats`], [`Pool::timeline`]; with the features below: a progress bar, `tracing` |
 //!
@@ -28,8 +28,8 @@
 //! | `progress` | `Pool::progress(bar)`: the `map` that follows moves an [indicatif](https://docs.rs/indicatif) bar; `progress_bar()` makes one with the rate |
 //! | `tracing` | a [tracing](https://docs.rs/tracing) span `pool`, in it events of workers (debug) and tasks (trace); in workers and threads a span `task` around each task or chunk, with its number and the worker's. A worker's subscriber is set by the [initializer](PoolBuilder::initializer). A subscriber must not use the pool |
 //!
-//! What it does not do: `starmap` by that name. A function of several arguments goes to `map` as `|(a, b)| f(a, b)`, or marked
-//! [`#[task]`](macro@task) as it is.
+//! A function of two arguments goes to [`starmap`](Pool::starmap), one of more to `map` as `|(a, b, c)| f(a, b, c)`, or marked [`#[task]`](macro@task) as it
+//! is.
 #![forbid(unsafe_code)]
 
 mod builder;

@@ -1,7 +1,7 @@
 //! `map` and its relatives: chunks of measured size.
 //!
 //! A hand-over to a worker costs some microseconds, so inputs travel in chunks. The first chunks are small; from how long they take
-//! follows the size that makes about [`CHUNK_NANOS`] of work. The end of a known number of inputs is cut finer, so that no worker idles
+//! follows the size that makes about [`CHUNK_NANOS`] of work, or [`CHUNK_BYTES`] of values. The end of a known number of inputs is cut finer, so that no worker idles
 //! while another works off a large last chunk.
 
 use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
@@ -12,6 +12,7 @@ use crate::task::Task;
 use crate::worker::ChunkResult;
 use mp_shm::{Array, Message, ShmSafe};
 use mp_spawn::SpawnError;
+use mp_spawn::code::Pointer;
 use rustc_hash::FxHashMap;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -20,11 +21,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What a chunk should take, in nanoseconds.
 const CHUNK_NANOS: u64 = 1_000_000;
+/// Bytes that the values of a chunk may have. Copying so many takes longer than a hand-over, and larger messages take longer than their parts would.
+const CHUNK_BYTES: usize = 1 << 20;
 /// Inputs of the first chunks.
-const FIRST_CHUNK: usize = 16;
-/// Most inputs of a chunk.
+const FIRST_CHUNK: usize = 4;
+/// How many times larger than those before chunks may become at once: a measurement of a few inputs says little.
+const GROWTH: usize = 8;
+/// The same for ranges. Nothing travels, so a mistake costs no memory, and each step costs as much as thousands of inputs.
+const RANGE_GROWTH: usize = 64;
+/// Most inputs of a chunk that are sent to a worker.
 const CHUNK_MAX: usize = 1 << 16;
-/// Most inputs of a range.
+/// How many times smaller than the others chunks may become at the end of the inputs.
+const END_CUT: usize = 32;
+/// Most inputs of a range, which are not sent.
 const RANGE_MAX: usize = 1 << 20;
 
 struct Chunk<R> {
@@ -33,13 +42,16 @@ struct Chunk<R> {
     task: Task<Vec<R>>,
 }
 
+/// Gives a chunk of inputs to a pool.
+type Give<A, R> = Box<dyn Fn(&Pool, Vec<A>) -> Result<Task<Vec<R>>, PoolError> + Send + Sync>;
+
 /// Values of a function for many inputs, as they come: see [`Pool::imap`] and [`Pool::imap_unordered`].
 ///
 /// Dropping it gives up what has not come.
 #[must_use = "iterators do nothing unless they are used"]
 pub struct Imap<'p, A, R, I> {
     pool: &'p Pool,
-    f: fn(A) -> R,
+    give: Give<A, R>,
     inputs: I,
     is_ordered: bool,
     in_flight: VecDeque<Chunk<R>>,
@@ -47,9 +59,7 @@ pub struct Imap<'p, A, R, I> {
     ready: VecDeque<Result<R, MapError>>,
     /// How many inputs were taken.
     taken: usize,
-    /// Inputs of the next chunk.
-    size: usize,
-    fixed_size: Option<usize>,
+    sizes: Sizes,
     more: bool,
     /// Why no more inputs can be taken: comes after all that were.
     refused: Option<MapError>,
@@ -58,18 +68,21 @@ pub struct Imap<'p, A, R, I> {
 }
 
 impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A>> Imap<'p, A, R, I> {
-    pub(crate) fn new(pool: &'p Pool, f: fn(A) -> R, inputs: I, is_ordered: bool) -> Self {
-        let fixed_size = pool.shared().settings.chunk_size;
+    pub(crate) fn new(
+        pool: &'p Pool,
+        f: impl Pointer<Argument = A, Value = R>,
+        inputs: I,
+        is_ordered: bool,
+    ) -> Self {
         Self {
             pool,
-            f,
+            give: Box::new(move |pool, chunk| pool.submit_chunk(f, chunk)),
             inputs,
             is_ordered,
             in_flight: VecDeque::new(),
             ready: VecDeque::new(),
             taken: 0,
-            size: fixed_size.unwrap_or(FIRST_CHUNK),
-            fixed_size,
+            sizes: Sizes::new(pool, GROWTH),
             more: true,
             refused: None,
             panicked: None,
@@ -84,9 +97,9 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
 
     /// Takes inputs until workers have enough to do.
     fn fill(&mut self) {
-        let (workers, ahead) = self.pool.workers_and_ahead(self.size);
+        let (workers, ahead) = self.sizes.workers_and_ahead(self.pool);
         while self.more && self.in_flight.len() < ahead {
-            let len = cut(self.size, self.fixed_size.is_some(), self.inputs.size_hint().0, workers);
+            let len = self.sizes.cut(self.inputs.size_hint().0, workers);
             let mut chunk = Vec::with_capacity(len);
             // What the inputs' own code panics with comes when all before it have come.
             let taken = catch_unwind(AssertUnwindSafe(|| chunk.extend(self.inputs.by_ref().take(len))));
@@ -97,7 +110,7 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
             }
             let (first, len) = (self.taken, chunk.len());
             self.taken += len;
-            match self.pool.submit_chunk(self.f, chunk) {
+            match (self.give)(self.pool, chunk) {
                 Ok(task) => self.in_flight.push_back(Chunk { first, len, task }),
                 Err(error) => {
                     self.more = false;
@@ -118,8 +131,8 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
         };
         let Chunk { first, len, task } = self.in_flight.remove(place)?;
         let settled = task.settle();
-        if let (Ok(done), None) = (&settled, self.fixed_size) {
-            self.size = next_size(self.size, len, done.nanos);
+        if let Ok(done) = &settled {
+            self.sizes.learn(len, done.nanos, most_of(len, done.payload.bytes().len()));
         }
         self.meter.advance(len);
         Some((first, len, settled))
@@ -220,7 +233,7 @@ impl<A, R, I> fmt::Debug for Imap<'_, A, R, I> {
 
 pub(crate) fn map<A: Message + Send + 'static, R: Message + 'static>(
     pool: &Pool,
-    f: fn(A) -> R,
+    f: impl Pointer<Argument = A, Value = R>,
     inputs: impl Iterator<Item = A>,
 ) -> Result<Vec<R>, MapError> {
     collect(Imap::new(pool, f, inputs, true))
@@ -257,8 +270,7 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
 ) -> Result<(), MapError> {
     let total = inputs.len();
     assert_eq!(total, outputs.len(), "inputs and outputs have different lengths");
-    let fixed_size = pool.shared().settings.chunk_size;
-    let (mut size, mut taken) = (fixed_size.unwrap_or(FIRST_CHUNK), 0);
+    let (mut sizes, mut taken) = (Sizes::new(pool, RANGE_GROWTH), 0);
     let mut in_flight: VecDeque<Chunk<()>> = VecDeque::new();
     let mut first_error: Option<MapError> = None;
     let mut note = |error: MapError| {
@@ -267,10 +279,9 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
         }
     };
     loop {
-        let (workers, ahead) = pool.workers_and_ahead(size);
+        let (workers, ahead) = sizes.workers_and_ahead(pool);
         while taken < total && in_flight.len() < ahead {
-            let len =
-                cut(size, fixed_size.is_some(), total - taken, workers).min(total - taken).min(RANGE_MAX);
+            let len = sizes.cut(total - taken, workers).min(total - taken).min(RANGE_MAX);
             #[expect(clippy::cast_possible_truncation, reason = "at most RANGE_MAX")]
             let range = (taken as u64, len as u32);
             match pool.submit_range(f, (inputs, outputs), range) {
@@ -286,8 +297,8 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
         }
         let Some(Chunk { first, len, task }) = in_flight.pop_front() else { break };
         let settled = task.settle();
-        if let (Ok(done), None) = (&settled, fixed_size) {
-            size = next_size(size, len, done.nanos);
+        if let Ok(done) = &settled {
+            sizes.learn(len, done.nanos, RANGE_MAX);
         }
         meter.advance(len);
         match unpack::<()>(settled) {
@@ -343,30 +354,96 @@ pub trait ParMap: Iterator + Sized {
 
 impl<I: Iterator> ParMap for I {}
 
-/// The length of a chunk when so many inputs are left, as far as that is known: towards the end they are smaller, unless their size is fixed.
-fn cut(size: usize, is_fixed: bool, left: usize, workers: usize) -> usize {
-    let share = left / (workers * 2);
-    if is_fixed || share == 0 { size } else { size.min(share) }
+/// How large chunks are.
+struct Sizes {
+    /// Inputs of the next chunk.
+    size: usize,
+    is_fixed: bool,
+    growth: usize,
+    /// What chunks should have is not known yet.
+    grows: bool,
 }
 
-/// The size for the next chunks, after one of `len` inputs took `nanos`. At most eight times the one before: a measurement of a few
-/// inputs says little.
-fn next_size(size: usize, len: usize, nanos: u64) -> usize {
-    let per_item = (nanos / len as u64).max(1);
-    let wanted = usize::try_from(CHUNK_NANOS / per_item).unwrap_or(CHUNK_MAX);
-    wanted.clamp(1, size.saturating_mul(8).min(CHUNK_MAX))
+impl Sizes {
+    fn new(pool: &Pool, growth: usize) -> Self {
+        Self::of(pool.shared().settings.chunk_size, growth)
+    }
+
+    fn of(fixed: Option<usize>, growth: usize) -> Self {
+        Self { size: fixed.unwrap_or(FIRST_CHUNK), is_fixed: fixed.is_some(), growth, grows: fixed.is_none() }
+    }
+
+    /// How many workers there are, and how many chunks may be on their way: one for each of them as long as chunks are too small, since all that are on their
+    /// way have to come back before a larger one is begun.
+    fn workers_and_ahead(&self, pool: &Pool) -> (usize, usize) {
+        let (workers, ahead) = pool.workers_and_ahead(self.size);
+        (workers, if self.grows { ahead.min(workers) } else { ahead })
+    }
+
+    /// The length of a chunk when so many inputs are left, as far as that is known: towards the end they are smaller, unless their size is fixed.
+    /// Not so small that handing them over takes longer than a worker would idle.
+    fn cut(&self, left: usize, workers: usize) -> usize {
+        let share = left / (workers * 2);
+        if self.is_fixed || share == 0 { self.size } else { self.size.min(share.max(self.size / END_CUT)) }
+    }
+
+    /// A chunk of `len` inputs took `nanos`; the next ones may have `most`.
+    fn learn(&mut self, len: usize, nanos: u64, most: usize) {
+        if self.is_fixed {
+            return;
+        }
+        let per_item = (nanos / len as u64).max(1);
+        let wanted = usize::try_from(CHUNK_NANOS / per_item).unwrap_or(most).clamp(1, most);
+        let reached = self.size.saturating_mul(self.growth);
+        self.grows = wanted > reached;
+        self.size = wanted.min(reached);
+    }
+}
+
+/// Most inputs of the next chunks, after the values of one of `len` inputs had so many bytes.
+fn most_of(len: usize, bytes: usize) -> usize {
+    (CHUNK_BYTES / (bytes / len).max(1)).clamp(1, CHUNK_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn next(size: usize, len: usize, nanos: u64) -> usize {
+        let mut sizes = Sizes { size, is_fixed: false, growth: GROWTH, grows: true };
+        sizes.learn(len, nanos, CHUNK_MAX);
+        assert_eq!(sizes.grows, sizes.size == size * GROWTH && sizes.size < CHUNK_MAX);
+        sizes.size
+    }
+
     #[test]
     fn the_chunk_size_follows_the_measured_cost() {
-        assert_eq!(next_size(16, 16, 16 * 1_000), 128, "cheap tasks: eight times as many");
-        assert_eq!(next_size(1 << 16, 1 << 16, 1 << 16), CHUNK_MAX, "never above the limit");
-        assert_eq!(next_size(16, 16, 16 * 2_000_000), 1, "tasks of 2 ms go one by one");
-        assert_eq!(next_size(100, 100, 100 * 100_000), 10);
-        assert_eq!(next_size(4, 4, 0), 32);
+        assert_eq!(next(16, 16, 16 * 1_000), 128, "cheap tasks: eight times as many");
+        assert_eq!(next(1 << 16, 1 << 16, 1 << 16), CHUNK_MAX, "never above the limit");
+        assert_eq!(next(16, 16, 16 * 2_000_000), 1, "tasks of 2 ms go one by one");
+        assert_eq!(next(100, 100, 100 * 100_000), 10);
+        assert_eq!(next(4, 4, 0), 32);
+        let mut fixed = Sizes::of(Some(7), GROWTH);
+        fixed.learn(7, 7, CHUNK_MAX);
+        assert_eq!((fixed.size, fixed.grows), (7, false));
+    }
+
+    #[test]
+    fn large_values_go_one_by_one() {
+        assert_eq!(most_of(4, 4 << 20), 1);
+        assert_eq!(most_of(4, 40 << 20), 1);
+        assert_eq!(most_of(16, 1 << 20), 16);
+        assert_eq!(most_of(1000, 8000), CHUNK_MAX);
+        assert_eq!(most_of(1000, 0), CHUNK_MAX);
+    }
+
+    #[test]
+    fn chunks_become_smaller_towards_the_end_but_not_tiny() {
+        let cut = |size, is_fixed, left| Sizes { size, is_fixed, growth: GROWTH, grows: false }.cut(left, 2);
+        assert_eq!(cut(1000, false, 1_000_000), 1000);
+        assert_eq!(cut(1000, false, 2000), 500, "half of each worker's share");
+        assert_eq!(cut(1000, false, 40), 31, "a hand-over would take longer than this saves");
+        assert_eq!(cut(4, false, 10), 2);
+        assert_eq!(cut(1000, true, 10), 1000, "of a fixed size");
     }
 }

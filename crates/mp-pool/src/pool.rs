@@ -13,7 +13,7 @@ use crate::task::Task;
 use crate::worker::{self, Assignment, Failure};
 use mp_shm::{Array, Message, ShmSafe};
 use mp_spawn::SpawnError;
-use mp_spawn::code::{FnRef, SealedCode};
+use mp_spawn::code::{CodeRef, FnRef, Pointer, SealedCode};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -92,13 +92,13 @@ impl Pool {
     }
 
     /// Gives a chunk of arguments to one worker.
-    pub(crate) fn submit_chunk<A: Message + Send + 'static, R: Message + 'static>(
+    pub(crate) fn submit_chunk<F: Pointer<Argument: Message + Send + 'static, Value: Message + 'static>>(
         &self,
-        f: fn(A) -> R,
-        arguments: Vec<A>,
-    ) -> Result<Task<Vec<R>>, PoolError> {
-        let entry = self.seal(worker::run_chunk::<A, R>)?;
-        let message: Mutex<worker::Chunk<A, R>> = Mutex::new((FnRef::new(f), arguments, Vec::new()));
+        f: F,
+        arguments: Vec<F::Argument>,
+    ) -> Result<Task<Vec<F::Value>>, PoolError> {
+        let entry = self.seal(worker::run_chunk::<F>)?;
+        let message: Mutex<worker::Chunk<F>> = Mutex::new((CodeRef::of(f), arguments, Vec::new()));
         let send: SendTask = Box::new(move |tasks, tag, skips| {
             let mut message = message.lock().unwrap_or_else(PoisonError::into_inner);
             message.2 = skips.to_vec();
@@ -143,8 +143,8 @@ impl Pool {
         Ok(Task::new(self.shared.clone(), id))
     }
 
-    /// Applies `f` to every input, in worker processes; gives the values in the order of the inputs. (A function of several arguments takes a tuple
-    /// apart: `pool.map(|(a, b): (u32, u32)| add(a, b), pairs)`.)
+    /// Applies `f` to every input, in worker processes; gives the values in the order of the inputs. A function of two arguments has
+    /// [`starmap`](Self::starmap), one of more takes a tuple apart: `pool.map(|(a, b, c): (u32, u32, u32)| add(a, b, c), triples)`.
     ///
     /// Inputs are taken from the iterator as workers get through with them, in chunks of about a millisecond's work. When a worker is lost, the other
     /// inputs of its chunk are run once more.
@@ -156,6 +156,31 @@ impl Pool {
         f: fn(A) -> R,
         inputs: impl IntoIterator<Item = A>,
     ) -> Result<Vec<R>, MapError> {
+        map::map(self, f, inputs.into_iter())
+    }
+
+    /// [`map`](Self::map) with a function of two arguments, which come in pairs.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = mp_pool::Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.starmap(u64::pow, [(2, 5), (3, 2), (10, 3)])?, [32, 9, 1000]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn starmap<A, B, R>(
+        &self,
+        f: fn(A, B) -> R,
+        inputs: impl IntoIterator<Item = (A, B)>,
+    ) -> Result<Vec<R>, MapError>
+    where
+        A: 'static,
+        B: 'static,
+        R: Message + 'static,
+        (A, B): Message + Send + 'static,
+    {
         map::map(self, f, inputs.into_iter())
     }
 

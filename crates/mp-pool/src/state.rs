@@ -213,6 +213,7 @@ impl State {
                     entered.pid = Some(to.process.pid());
                     self.touch(worker, limits);
                 }
+                Err(SendFailure::Full) => self.dispatcher.had_no_room(worker, task),
                 Err(failure) => {
                     self.dispatcher.finished(worker, task);
                     self.fail(task, TaskErrorKind::Encode(failure));

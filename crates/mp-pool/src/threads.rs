@@ -19,13 +19,14 @@ mod shared;
 mod task;
 
 use crate::error::{MapError, PoolError, TaskError};
-use crate::executor::Executor;
+use crate::executor::{Executor, in_order};
 use crate::failure;
 use crate::slot::Slot;
 use crate::stats::PoolStats;
 pub use imap::ThreadImap;
 use mp_shm::codec::{EncodeError, Payload};
 use mp_shm::{Message, Session, codec};
+use mp_spawn::code::Pointer;
 use mp_spawn::panics;
 pub use scope::ThreadScope;
 use shared::Shared;
@@ -140,7 +141,7 @@ impl ThreadPool {
 
     fn enter<A: Message + Send + 'static, R: Message + Send + 'static>(
         &self,
-        f: fn(A) -> R,
+        f: impl Pointer<Argument = A, Value = R>,
         argument: A,
         is_kept: bool,
     ) -> Result<ThreadTask<R>, PoolError> {
@@ -149,7 +150,7 @@ impl ThreadPool {
         let run = {
             let slot = slot.clone();
             move |shared: &Shared, id| {
-                let call = || if checked { call_checked(f, argument) } else { Ok(f(argument)) };
+                let call = || if checked { call_checked(f, argument) } else { Ok(f.call(argument)) };
                 let value = panics::catch(call).unwrap_or_else(|panic| Err(failure::panicked(panic)));
                 let value = value.map_err(|error| TaskError { task: id, attempts: 1, ..error });
                 if shared.done(id) {
@@ -185,6 +186,25 @@ impl ThreadPool {
         inputs: impl IntoIterator<Item = A>,
     ) -> Result<Vec<R>, MapError> {
         Executor::map(self, f, inputs)
+    }
+
+    /// [`map`](Self::map) with a function of two arguments, which come in pairs.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn starmap<A, B, R>(
+        &self,
+        f: fn(A, B) -> R,
+        inputs: impl IntoIterator<Item = (A, B)>,
+    ) -> Result<Vec<R>, MapError>
+    where
+        A: 'static,
+        B: 'static,
+        R: Message + Send + 'static,
+        (A, B): Message + Send + 'static,
+    {
+        let submit = |input| self.enter(f, input, false).map_err(failure::of_pool);
+        in_order(inputs, Executor::in_flight_max(self), submit)
     }
 
     /// [`map`](Self::map) that gives all values there are, and for each other input why there is none.
@@ -315,10 +335,13 @@ impl Executor for ThreadPool {
 }
 
 /// What `f` gives if argument and value travel as they do between processes.
-fn call_checked<A: Message, R: Message>(f: fn(A) -> R, argument: A) -> Result<R, TaskError> {
+fn call_checked<A: Message, R: Message>(
+    f: impl Pointer<Argument = A, Value = R>,
+    argument: A,
+) -> Result<R, TaskError> {
     let there = encode(&argument).map_err(failure::unsendable)?;
     drop(argument);
-    let value = f(there.decode().map_err(|error| failure::argument(error.to_string()))?);
+    let value = f.call(there.decode().map_err(|error| failure::argument(error.to_string()))?);
     let back = encode(&value).map_err(|error| failure::value(error.to_string()))?;
     drop(value);
     back.decode().map_err(failure::undecodable)

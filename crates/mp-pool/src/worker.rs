@@ -24,7 +24,7 @@ use mp_channel::dynamic::{DynMessage, DynReceiver, DynSender};
 use mp_shm::rkyv::{Archive, Deserialize, Serialize};
 use mp_shm::value::Value;
 use mp_shm::{Array, Message, Session, ShmSafe};
-use mp_spawn::code::{FnRef, SealedCode};
+use mp_spawn::code::{CodeRef, FnRef, Pointer, SealedCode};
 use mp_spawn::panics::{self, Panic};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -191,11 +191,13 @@ pub(crate) fn run_one<A: Message + 'static, R: Message + 'static>(assignment: As
 }
 
 /// What a chunk is sent as: its inputs, and the places of those to pass over.
-pub(crate) type Chunk<A, R> = (FnRef<A, R>, Vec<A>, Vec<u32>);
+pub(crate) type Chunk<F> = (CodeRef<F>, Vec<<F as Pointer>::Argument>, Vec<u32>);
 
 /// Entry of a chunk of tasks. One that panics is no harm to the others.
-pub(crate) fn run_chunk<A: Message + 'static, R: Message + 'static>(assignment: Assignment) {
-    assignment.carry_out::<Chunk<A, R>, (Vec<R>, Vec<(u32, Failure)>)>(
+pub(crate) fn run_chunk<F: Pointer<Argument: Message + 'static, Value: Message + 'static>>(
+    assignment: Assignment,
+) {
+    assignment.carry_out::<Chunk<F>, (Vec<F::Value>, Vec<(u32, Failure)>)>(
         RESULT,
         |(function, arguments, skips), progress| {
             let mut values = Vec::with_capacity(arguments.len());
@@ -215,22 +217,24 @@ fn one_by_one<A>(
     mut run: impl FnMut(u32, A),
 ) -> Vec<(u32, Failure)> {
     let mut failures = Vec::new();
+    let mut go = |(place, input): (u32, A)| {
+        progress.set(u64::from(place) + 1);
+        run(place, input);
+    };
     loop {
-        // One catch around all that go well.
-        let mut at = 0;
-        let ended = panics::catch(|| {
-            for (place, input) in inputs.by_ref() {
-                if skips.contains(&place) {
-                    continue;
-                }
-                at = place;
-                progress.set(u64::from(place) + 1);
-                run(place, input);
-            }
-        });
+        // One catch around all that go well, and one loop for the usual case that none is to be passed over.
+        let ended = if skips.is_empty() {
+            panics::catch(|| inputs.by_ref().for_each(&mut go))
+        } else {
+            panics::catch(|| inputs.by_ref().filter(|(place, _)| !skips.contains(place)).for_each(&mut go))
+        };
         match ended {
             Ok(()) => break,
-            Err(panic) => failures.push((at, Failure::Panicked(panic))),
+            Err(panic) => {
+                // It is at least the place of the first.
+                let at = u32::try_from(progress.get().saturating_sub(1)).unwrap_or(u32::MAX);
+                failures.push((at, Failure::Panicked(panic)));
+            }
         }
     }
     progress.set(NOWHERE);
@@ -245,9 +249,13 @@ pub(crate) fn run_range<A: ShmSafe + Copy, R: ShmSafe + Copy>(assignment: Assign
     assignment.carry_out::<Range<A, R>, (Vec<()>, Vec<(u32, Failure)>)>(
         RESULT,
         |(function, inputs, outputs, (from, len), skips), progress| {
+            let from = usize::try_from(from).unwrap_or(usize::MAX);
+            let range = from.min(outputs.len())..from.saturating_add(len as usize).min(outputs.len());
+            // Page by page takes longer than a cheap function does. Without memory for that the first access fails.
+            let _ = outputs.prefault(range);
             let places = (0..len).map(|place| (place, ()));
             let failures = one_by_one(progress, places, &skips, |place, ()| {
-                let index = usize::try_from(from).map_or(usize::MAX, |from| from + place as usize);
+                let index = from.saturating_add(place as usize);
                 if let Some(input) = inputs.get(index) {
                     outputs.set(index, function.call(input));
                 }

@@ -36,6 +36,25 @@ fn e20_values_come_in_order_or_as_they_come_and_each_once() {
     assert_no_backstop();
 }
 
+fn minus(a: u64, b: u64) -> u64 {
+    a - b
+}
+
+#[test]
+fn e20_a_function_of_two_is_given_pairs() {
+    let _watchdog = watchdog(LONG);
+    let pool = pool();
+    let pairs = |count: u64| (0..count).map(|n| (3 * n, n));
+    let values = pool.starmap(minus, pairs(10_000)).unwrap();
+    assert!(values.into_iter().eq((0..10_000).map(|n| 2 * n)));
+    let lengths = pool.starmap(|a: String, b: Vec<u8>| a.len() + b.len(), [("abc".to_owned(), vec![1, 2])]);
+    assert_eq!(lengths.unwrap(), [5]);
+    let error = pool.starmap(minus, pairs(50).chain([(1, 2)]).chain(pairs(50))).unwrap_err();
+    assert_eq!(error.items, 50..51);
+    assert!(error.to_string().contains("overflow"), "{error}");
+    assert_no_backstop();
+}
+
 #[test]
 fn e11_each_input_fails_by_itself() {
     let _watchdog = watchdog(LONG);

@@ -47,6 +47,18 @@ fn e20_values_of_threads_come_in_order_or_as_they_come_and_each_once() {
 }
 
 #[test]
+fn e20_a_function_of_two_is_given_pairs_in_threads() {
+    let _watchdog = watchdog(LONG);
+    let minus = |a: u64, b: u64| a - b;
+    for checked in [false, true] {
+        let pool = ThreadPool::builder().threads(2).checked(checked).build().unwrap();
+        assert_eq!(pool.starmap(minus, [(5, 3), (1, 1), (9, 2)]).unwrap(), [2, 0, 7]);
+        let error = pool.starmap(minus, [(5, 3), (1, 2)]).unwrap_err();
+        assert_eq!(error.items, 1..2);
+    }
+}
+
+#[test]
 fn e11_each_input_of_threads_fails_by_itself() {
     let _watchdog = watchdog(LONG);
     let pool = pool();

@@ -59,6 +59,15 @@ impl Session {
         audit
     }
 
+    /// Whether memory that no block lies in is zero, as new arrays and values count on.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[doc(hidden)]
+    pub fn free_memory_is_zero(self) -> std::io::Result<bool> {
+        self.lock().free_spans_are_zero()
+    }
+
     /// Takes back what dead processes held. Nothing depends on calling it; it only makes it happen now.
     pub fn recover_dead(self) {
         self.lock().recover();

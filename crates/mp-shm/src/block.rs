@@ -22,6 +22,7 @@
 //! 2. Free lists and spans change only under the domain's lock; after a death under it they are rebuilt from stamps and span
 //!    entries, whose order of writing makes every half-done change readable.
 //! 3. Memory of a span is committed before its first block is handed out: no SIGBUS later.
+//! 4. Memory of a free span is zero: a run is emptied before it is marked free, and after a death under the lock all free spans are emptied.
 
 #![expect(unsafe_code, reason = "taking blocks out of slots is a promise of the caller's")]
 
@@ -196,9 +197,30 @@ impl Session {
     /// # Errors
     /// No memory, or this process has no part in the session.
     pub fn allocate(self, kind: Kind, size: usize) -> Result<Block, SessionError> {
+        let (block, is_fresh) = self.allocate_any(kind, size)?;
+        if is_fresh && class_of(size as u64).is_none() {
+            // Who allocates much fills it: pages one by one take several times as long. Whatever fails here fails at the first access.
+            let _ = self.prefault_bytes(block.offset, size);
+        }
+        Ok(block)
+    }
+
+    /// [`allocate`](Self::allocate) with the first `size` bytes of the payload zero.
+    pub(crate) fn allocate_zeroed(self, kind: Kind, size: usize) -> Result<Block, SessionError> {
+        let (block, is_fresh) = self.allocate_any(kind, size)?;
+        if !is_fresh || class_of(size as u64).is_some() {
+            // SAFETY: the block has room for `size` bytes, and this process holds it alone.
+            unsafe { block.payload().write_bytes(0, size) };
+        }
+        Ok(block)
+    }
+
+    /// A block, and whether it is none that this process kept.
+    fn allocate_any(self, kind: Kind, size: usize) -> Result<(Block, bool), SessionError> {
         let me = self.me()?;
         let size = size as u64;
-        let offset = match self.cached(size) {
+        let cached = self.cached(size);
+        let offset = match cached {
             Some(offset) => offset,
             None => self.lock().allocate(me.process, kind, size)?,
         };
@@ -209,7 +231,7 @@ impl Session {
         Stamp { owner: me.process, kind, generation }.write(header);
         header.attachments.store(0, Ordering::Relaxed);
         header.len.store(0, Ordering::Relaxed);
-        Ok(Block { session: self, offset, header })
+        Ok((Block { session: self, offset, header }, cached.is_none()))
     }
 
     /// A block with room for `size` bytes from the private cache, if one is at hand; never waits. For leaving in a slot that a
@@ -340,6 +362,7 @@ impl Locked {
         block.capacity.store(u64::from(run) * SPAN_BYTES - BLOCK_HEADER_BYTES, Ordering::Relaxed);
         block.attachments.store(0, Ordering::Relaxed);
         Stamp { owner, kind, generation }.write(block);
+        mp_sys::crash::point("block.run_stamped");
         self.span(first).store(SPAN_LARGE | u64::from(run) << 8, Ordering::Relaxed);
         Ok(offset)
     }
@@ -403,12 +426,38 @@ impl Locked {
     fn free_run(&mut self, first: u32) {
         let run = u32::try_from(self.span(first).load(Ordering::Relaxed) >> 8).unwrap_or(1);
         let end = first.saturating_add(run).min(self.span_high());
+        self.empty(first, end);
+        mp_sys::crash::point("block.run_emptied");
         for span in first..end {
             self.span(span).store(SPAN_FREE, Ordering::Relaxed);
         }
         self.header.spans_free.fetch_add(end - first, Ordering::Relaxed);
+    }
+
+    /// Gives the memory of these spans back; they read as zero afterwards.
+    fn empty(&self, first: u32, end: u32) {
+        let (start, len) = (span_offset(first), u64::from(end.saturating_sub(first)) * SPAN_BYTES);
+        if self.session.inner().file.release(start, len).is_ok() {
+            return;
+        }
         // Memory that cannot be given back now is only kept longer.
-        let _ = self.session.inner().file.release(span_offset(first), u64::from(end - first) * SPAN_BYTES);
+        let bytes =
+            usize::try_from(len).ok().and_then(|len| self.session.bytes(start, len).map(|at| (at, len)));
+        if let Some((start, len)) = bytes {
+            // SAFETY: inside of the mapping; the spans hold no block, so nobody else touches them.
+            unsafe { start.write_bytes(0, len) };
+        }
+    }
+
+    /// Whether the memory of all free spans is zero.
+    pub(crate) fn free_spans_are_zero(&self) -> std::io::Result<bool> {
+        for span in (0..self.span_high()).filter(|&span| self.span(span).load(Ordering::Relaxed) == SPAN_FREE)
+        {
+            if !self.session.inner().file.is_zero(span_offset(span), SPAN_BYTES)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Calls `visit` with every block that is not free.
@@ -469,6 +518,8 @@ impl Locked {
                     rest = (entry >> 8).saturating_sub(1);
                 }
                 _ => {
+                    // Whoever died may have begun to use it.
+                    self.empty(span, span + 1);
                     self.span(span).store(SPAN_FREE, Ordering::Relaxed);
                     spans_free += 1;
                 }

@@ -54,6 +54,12 @@ impl Session {
             .map_err(SessionError::OutOfMemory)
     }
 
+    /// Puts pages under `len` bytes at `offset`, in this process. Their memory must be committed.
+    pub(crate) fn prefault_bytes(self, offset: u64, len: usize) -> Result<(), SessionError> {
+        let range = offset..offset.saturating_add(len as u64);
+        self.inner().mapping.prefault(range).map_err(SessionError::OutOfMemory)
+    }
+
     /// Asks for huge pages under the session in this process; says whether the machine gives any. Best before there is much in it.
     ///
     /// # Errors

@@ -50,9 +50,7 @@ impl Object {
     }
 
     fn zeroed(session: Session, len: usize) -> Result<crate::block::Block, SessionError> {
-        let block = session.allocate(Kind::MESSAGE, len)?;
-        // SAFETY: the block has room for `len` bytes, and this process holds it alone.
-        unsafe { block.payload().write_bytes(0, len) };
+        let block = session.allocate_zeroed(Kind::MESSAGE, len)?;
         block.header().len.store(len as u64, Ordering::Relaxed);
         Ok(block)
     }
@@ -94,6 +92,12 @@ impl Object {
             return None;
         }
         self.reference.session().bytes(self.reference.handle().offset + BLOCK_HEADER_BYTES + at as u64, len)
+    }
+
+    /// Puts pages under `len` bytes at `at` now, in this process.
+    pub(crate) fn prefault(&self, at: usize, len: usize) -> Result<(), SessionError> {
+        let offset = self.reference.handle().offset + BLOCK_HEADER_BYTES + at as u64;
+        self.reference.session().prefault_bytes(offset, len)
     }
 
     /// The `T` at `at`, in bytes from the start of the payload. The reference keeps it: not for longer than the object.

@@ -121,6 +121,7 @@ fn many_parties(session: Session, seed: u64) {
         let audit = session.audit();
         let empty = Audit { processes: 1, counts_are_right: true, ..Audit::default() };
         assert_eq!(audit, empty, "seed {seed}");
+        assert!(session.free_memory_is_zero().unwrap(), "seed {seed}");
         committed.push(session.committed_bytes().unwrap());
     }
     // Small blocks keep their spans; large ones give theirs back. A second and third round find what the first left.
@@ -148,4 +149,5 @@ fn one_is_killed(session: Session, seed: u64) {
     let _ = child.join();
     mp_testkit::proc::until(|| session.audit().processes == 1);
     assert!(session.committed_bytes().unwrap() < held, "large blocks give their memory back");
+    assert!(session.free_memory_is_zero().unwrap(), "seed {seed}");
 }

@@ -104,6 +104,29 @@ fn d7_what_is_outside_of_an_array_is_refused() {
 }
 
 #[test]
+fn d7_a_large_array_is_zero_where_others_were() {
+    for len in [300_000, 1_000_000, 500_000, 3_000_000] {
+        // More than a process keeps for itself.
+        let arrays: Vec<_> = (0..6).map(|_| Array::<u64>::new(len).unwrap()).collect();
+        for array in &arrays {
+            assert!(array.to_vec().iter().all(|&element| element == 0), "{len}");
+            array.write_from(0, &vec![u64::MAX; len]);
+        }
+    }
+    assert!(mp_shm::Session::current().unwrap().free_memory_is_zero().unwrap());
+}
+
+#[test]
+fn d7_pages_are_put_under_a_part_of_an_array() {
+    let array = Array::from_slice(&[7_u16; 100_000]).unwrap();
+    array.prefault(1..99_999).unwrap();
+    array.prefault(..0).unwrap();
+    assert!(array.to_vec().iter().all(|&element| element == 7), "their content stays");
+    let beyond = || array.prefault(..=100_000);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(beyond)).is_err());
+}
+
+#[test]
 fn d7_an_array_of_pairs_and_a_header() {
     let session = mp_shm::Session::current().unwrap();
     let array =

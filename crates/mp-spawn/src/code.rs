@@ -133,7 +133,62 @@ pub(crate) fn find(file: &ProgramFile) -> Result<Object, CodeError> {
     Ok(object)
 }
 
-/// A function that can be sent to other processes of the same build.
+/// Pointers to functions that can be sent: of one argument, or of two, which then come as a pair.
+///
+/// # Safety
+/// [`address`](Self::address) is that of a function which [`at`](Self::at) gives back, from its address in any process of this build.
+pub unsafe trait Pointer: Copy + Send + Sync + 'static {
+    /// What it is called with.
+    type Argument;
+    /// What that gives.
+    type Value;
+
+    /// Calls it.
+    fn call(self, argument: Self::Argument) -> Self::Value;
+
+    /// Where the function is in this process.
+    fn address(self) -> usize;
+
+    /// The pointer to the function at `address`.
+    ///
+    /// # Safety
+    /// A function of exactly this type is there.
+    unsafe fn at(address: usize) -> Self;
+}
+
+macro_rules! pointer {
+    ($($argument:ident),+ => $argument_type:ty, $pattern:pat) => {
+        // SAFETY: the address of a pointer, and the same address as one.
+        unsafe impl<$($argument: 'static,)+ R: 'static> Pointer for fn($($argument),+) -> R {
+            type Argument = $argument_type;
+            type Value = R;
+
+            #[expect(non_snake_case, reason = "arguments are named as their types")]
+            fn call(self, $pattern: $argument_type) -> R {
+                self($($argument),+)
+            }
+
+            fn address(self) -> usize {
+                self as usize
+            }
+
+            unsafe fn at(address: usize) -> Self {
+                // SAFETY: the caller vouches for the function.
+                unsafe { std::mem::transmute::<usize, Self>(address) }
+            }
+        }
+    };
+}
+
+pointer!(A => A, A);
+pointer!(A, B => (A, B), (A, B));
+
+/// A function that can be sent to other processes of the same build; of one argument it is an [`FnRef`].
+pub struct CodeRef<F> {
+    function: F,
+}
+
+/// A function of one argument that can be sent to other processes of the same build.
 ///
 /// # Examples
 /// ```
@@ -141,47 +196,52 @@ pub(crate) fn find(file: &ProgramFile) -> Result<Object, CodeError> {
 /// let double = FnRef::new(|n: u64| n * 2);
 /// assert_eq!(double.call(4), 8);
 /// ```
-pub struct FnRef<A, R> {
-    function: fn(A) -> R,
-}
+pub type FnRef<A, R> = CodeRef<fn(A) -> R>;
 
 impl<A, R> FnRef<A, R> {
     /// Wraps a function, or a closure that captures nothing.
     pub fn new(function: fn(A) -> R) -> Self {
         Self { function }
     }
+}
+
+impl<F: Pointer> CodeRef<F> {
+    /// Wraps a pointer to a function.
+    pub fn of(function: F) -> Self {
+        Self { function }
+    }
 
     /// Calls it.
-    pub fn call(&self, argument: A) -> R {
-        (self.function)(argument)
+    pub fn call(&self, argument: F::Argument) -> F::Value {
+        self.function.call(argument)
     }
 }
 
-impl<A, R> Clone for FnRef<A, R> {
+impl<F: Copy> Clone for CodeRef<F> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<A, R> Copy for FnRef<A, R> {}
+impl<F: Copy> Copy for CodeRef<F> {}
 
-impl<A, R> fmt::Debug for FnRef<A, R> {
+impl<F> fmt::Debug for CodeRef<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::any::type_name::<fn(A) -> R>())
+        f.write_str(std::any::type_name::<F>())
     }
 }
 
 /// A sealed code reference: the function's place and its seal.
 pub type SealedCode = [u64; 2];
 
-impl<A: 'static, R: 'static> FnRef<A, R> {
+impl<F: Pointer> CodeRef<F> {
     /// Names the function for processes of `session`.
     ///
     /// # Errors
     /// [`CodeError`]: it lies in no program file, or the session's table of files is full.
     pub fn seal(self, session: Session) -> Result<SealedCode, CodeError> {
-        let code = reference(session, self.function as usize)?;
-        Ok([code, seal::<A, R>(session, code)])
+        let code = reference(session, self.function.address())?;
+        Ok([code, seal::<F>(session, code)])
     }
 
     /// Finds the function that was sealed in another process of `session`.
@@ -189,24 +249,24 @@ impl<A: 'static, R: 'static> FnRef<A, R> {
     /// # Errors
     /// [`CodeError`]: another build, a file that cannot be found, or no sealed function of this type.
     pub fn unseal(session: Session, sealed: SealedCode) -> Result<Self, CodeError> {
-        if sealed[1] != seal::<A, R>(session, sealed[0]) {
+        if sealed[1] != seal::<F>(session, sealed[0]) {
             return Err(CodeError::NotCode);
         }
         let address = resolve(session, sealed[0])?;
         // SAFETY: the seal shows that some process of the session named a function of exactly this type by this reference; the
         // build id shows that the code there is the same here.
-        let function = unsafe { std::mem::transmute::<usize, fn(A) -> R>(address) };
+        let function = unsafe { F::at(address) };
         Ok(Self { function })
     }
 }
 
 /// The keyed hash (SipHash of the standard library, fixed keys, the secret first) of a reference and its type. `TypeId` is the
 /// same in all processes of one build.
-fn seal<A: 'static, R: 'static>(session: Session, code: u64) -> u64 {
+fn seal<F: Pointer>(session: Session, code: u64) -> u64 {
     let mut hasher = DefaultHasher::new();
     // SAFETY: the secret goes into this hash alone.
     unsafe { session.secret() }.hash(&mut hasher);
-    TypeId::of::<fn(A) -> R>().hash(&mut hasher);
+    TypeId::of::<F>().hash(&mut hasher);
     code.hash(&mut hasher);
     hasher.finish()
 }
@@ -221,7 +281,7 @@ pub struct ArchivedFn {
     seal: u64_le,
 }
 
-impl<A, R> Archive for FnRef<A, R> {
+impl<F> Archive for CodeRef<F> {
     type Archived = ArchivedFn;
     type Resolver = SealedCode;
 
@@ -232,7 +292,7 @@ impl<A, R> Archive for FnRef<A, R> {
     }
 }
 
-impl<A: 'static, R: 'static, S> Serialize<S> for FnRef<A, R>
+impl<F: Pointer, S> Serialize<S> for CodeRef<F>
 where
     S: Attach<Error: Source> + ?Sized,
 {
@@ -241,13 +301,13 @@ where
     }
 }
 
-impl<A: 'static, R: 'static, D> Deserialize<FnRef<A, R>, D> for ArchivedFn
+impl<F: Pointer, D> Deserialize<CodeRef<F>, D> for ArchivedFn
 where
     D: Detach<Error: Source> + ?Sized,
 {
-    fn deserialize(&self, deserializer: &mut D) -> Result<FnRef<A, R>, D::Error> {
+    fn deserialize(&self, deserializer: &mut D) -> Result<CodeRef<F>, D::Error> {
         let sealed = [self.code.to_native(), self.seal.to_native()];
-        FnRef::unseal(deserializer.session(), sealed).map_err(Source::new)
+        CodeRef::unseal(deserializer.session(), sealed).map_err(Source::new)
     }
 }
 
@@ -269,6 +329,18 @@ mod tests {
             FnRef::<u32, u32>::unseal(session, [sealed[0] + 1, sealed[1]]),
             Err(CodeError::NotCode)
         ));
+    }
+
+    fn minus(a: u32, b: u32) -> u32 {
+        a - b
+    }
+
+    #[test]
+    fn a_function_of_two_is_not_one_of_a_pair() {
+        let session = Session::current().unwrap();
+        let sealed = CodeRef::of(minus as fn(u32, u32) -> u32).seal(session).unwrap();
+        assert_eq!(CodeRef::<fn(u32, u32) -> u32>::unseal(session, sealed).unwrap().call((44, 2)), 42);
+        assert!(matches!(FnRef::<(u32, u32), u32>::unseal(session, sealed), Err(CodeError::NotCode)));
     }
 
     #[test]

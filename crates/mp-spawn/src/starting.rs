@@ -27,11 +27,14 @@ const START_LOOK: Duration = Duration::from_millis(2);
 pub(crate) fn watch(child: Child, session: Session, job: &'static Job) {
     mp_shm::starts::set_look(look);
     let mut starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_first = starting.iter().all(|start| start.session != session);
     starting.push(Start { child, session, job });
     STARTS.store(starting.len(), Ordering::Release);
     drop(starting);
-    // Who sleeps now does not look after it yet.
-    session.wake_sleepers();
+    if is_first {
+        // Who sleeps now found nothing to look after. Beside others of the session it is looked after with them.
+        session.wake_sleepers();
+    }
 }
 
 /// Takes back the arguments of processes that ended without taking them; says when to look again.

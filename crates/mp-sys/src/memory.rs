@@ -136,6 +136,30 @@ impl SharedFile {
         Ok(u64::try_from(rustix::fs::fstat(&self.fd)?.st_blocks).unwrap_or(0) * 512)
     }
 
+    /// Whether all these bytes are zero. Looking commits no memory for what has none.
+    ///
+    /// # Errors
+    /// What `lseek` and `pread` say.
+    pub fn is_zero(&self, offset: u64, len: u64) -> io::Result<bool> {
+        let end = offset.saturating_add(len);
+        let mut at = offset;
+        let mut page = [0; 4096];
+        while at < end {
+            at = match rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Data(at)) {
+                Ok(data) if data < end => data,
+                Ok(_) | Err(rustix::io::Errno::NXIO) => break,
+                Err(error) => return Err(error.into()),
+            };
+            let wanted = usize::try_from(end - at).unwrap_or(page.len()).min(page.len());
+            let read = rustix::io::pread(&self.fd, &mut page[..wanted], at)?;
+            if page[..read].iter().any(|&byte| byte != 0) {
+                return Ok(false);
+            }
+            at += read.max(1) as u64;
+        }
+        Ok(true)
+    }
+
     /// Maps the whole file, readable and writable, left out of core dumps, until the process ends.
     ///
     /// # Errors
