@@ -4,10 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(unsafe_code, reason = "blocks are plain memory")]
 
-use mp_shm::Session;
 use mp_shm::audit::Audit;
 use mp_shm::block::Block;
 use mp_shm::handle::Kind;
+use mp_shm::{Array, Session};
 use mp_spawn::Process;
 use mp_testkit::{assert_no_backstop, watchdog};
 use std::collections::BTreeMap;
@@ -103,9 +103,33 @@ fn d9_blocks_never_overlap_and_come_back() {
     println!("seed {seed}");
     let session = Session::current().unwrap();
     session.me().unwrap();
+    arrays_are_zero_where_messages_were(session);
     many_parties(session, seed);
     one_is_killed(session, seed);
     assert_no_backstop();
+}
+
+fn arrays_are_zero_where_messages_were(session: Session) {
+    for len in [100, 3_000, 50_000, 1_000_000] {
+        let block = session.allocate(Kind::MESSAGE, len).unwrap();
+        // SAFETY: the block has room for `len` bytes, and is ours.
+        unsafe { block.payload().write_bytes(0xff, len) };
+        // This process keeps it for what it allocates next.
+        let place = block.offset();
+        drop(block);
+        let array = Array::<u8>::new(len).unwrap();
+        assert_eq!(array.handle().offset, place, "{len}");
+        assert!(array.to_vec().iter().all(|&element| element == 0), "{len}");
+    }
+    // More than it keeps.
+    let blocks: Vec<Block> = (0..300).map(|_| session.allocate(Kind::MESSAGE, 100).unwrap()).collect();
+    for block in &blocks {
+        // SAFETY: as above.
+        unsafe { block.payload().write_bytes(0xff, 100) };
+    }
+    drop(blocks);
+    let arrays: Vec<_> = (0..300).map(|_| Array::<u8>::new(100).unwrap()).collect();
+    assert!(arrays.iter().flat_map(Array::to_vec).all(|element| element == 0));
 }
 
 fn many_parties(session: Session, seed: u64) {
