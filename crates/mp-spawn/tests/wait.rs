@@ -1,9 +1,8 @@
 //! Waiting for a process, without ever blocking longer than asked.
 
-use mp_channel::{Receiver, Sender, channel};
+use mp_channel::{Receiver, channel};
 use mp_spawn::{JoinError, Process};
-use mp_testkit::proc::Task;
-use mp_testkit::{assert_no_backstop, watchdog};
+use mp_testkit::watchdog;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -24,35 +23,6 @@ fn a2_waiting_for_no_time_says_that_the_child_is_alive() {
     }
     sender.send(5).unwrap();
     assert_eq!(child.join().unwrap(), 5);
-}
-
-#[test]
-fn a13_who_sleeps_when_a_process_is_started_hears_of_its_end_before_its_job() {
-    let _watchdog = watchdog(LONG);
-    let (told, is_told) = std::sync::mpsc::channel();
-    // The second child is started while the first is looked after.
-    for children in [1, 2] {
-        let (sender, receiver) = channel::<u32>(1).unwrap();
-        let told = told.clone();
-        let sleeper = std::thread::spawn(move || {
-            told.send(Task::current()).unwrap();
-            receiver.recv()
-        });
-        is_told.recv().unwrap().wait_until_blocked();
-        let start = |_| {
-            let child =
-                Process::spawn(|sender: Sender<u32>| sender.send(1).unwrap(), sender.clone()).unwrap();
-            // It takes a thousand times as long to begin.
-            child.kill().unwrap();
-            child
-        };
-        let children: Vec<_> = (0..children).map(start).collect();
-        drop(sender);
-        // Nobody joins them: that would tell as well.
-        let _ = sleeper.join().unwrap();
-        drop(children);
-    }
-    assert_no_backstop();
 }
 
 #[test]
