@@ -1,6 +1,5 @@
 //! Who slept already when a process was started hears that it ended before it took its job.
 #![cfg(not(loom))]
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_channel::{Sender, channel};
 use mp_spawn::Process;
