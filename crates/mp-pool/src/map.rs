@@ -20,7 +20,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What a chunk should take, in nanoseconds.
-const CHUNK_NANOS: u64 = 1_000_000;
+const CHUNK_NANOS: u64 = 4_000_000;
 /// Bytes that the values of a chunk may have. Copying so many takes longer than a hand-over, and larger messages take longer than their parts would.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Inputs of the first chunks.
@@ -32,7 +32,7 @@ const RANGE_GROWTH: usize = 64;
 /// Most inputs of a chunk that are sent to a worker.
 const CHUNK_MAX: usize = 1 << 16;
 /// How many times smaller than the others chunks may become at the end of the inputs.
-const END_CUT: usize = 32;
+const END_CUT: usize = 64;
 /// Most inputs of a range, which are not sent.
 const RANGE_MAX: usize = 1 << 20;
 
@@ -420,8 +420,8 @@ mod tests {
     fn the_chunk_size_follows_the_measured_cost() {
         assert_eq!(next(16, 16, 16 * 1_000), 128, "cheap tasks: eight times as many");
         assert_eq!(next(1 << 16, 1 << 16, 1 << 16), CHUNK_MAX, "never above the limit");
-        assert_eq!(next(16, 16, 16 * 2_000_000), 1, "tasks of 2 ms go one by one");
-        assert_eq!(next(100, 100, 100 * 100_000), 10);
+        assert_eq!(next(16, 16, 16 * 4_000_000), 1, "tasks of 4 ms go one by one");
+        assert_eq!(next(100, 100, 100 * 400_000), 10);
         assert_eq!(next(4, 4, 0), 32);
         let mut fixed = Sizes::of(Some(7), GROWTH);
         fixed.learn(7, 7, CHUNK_MAX);
@@ -442,7 +442,7 @@ mod tests {
         let cut = |size, is_fixed, left| Sizes { size, is_fixed, growth: GROWTH, grows: false }.cut(left, 2);
         assert_eq!(cut(1000, false, 1_000_000), 1000);
         assert_eq!(cut(1000, false, 2000), 500, "half of each worker's share");
-        assert_eq!(cut(1000, false, 40), 31, "a hand-over would take longer than this saves");
+        assert_eq!(cut(1000, false, 40), 15, "a hand-over would take longer than this saves");
         assert_eq!(cut(4, false, 10), 2);
         assert_eq!(cut(1000, true, 10), 1000, "of a fixed size");
     }
