@@ -201,7 +201,8 @@ fn b15_a_waker_that_panics_stops_nobody_else_s_wakes() {
     let panicking = Waker::from(std::sync::Arc::new(Panicking(tell)));
     let (sender, receiver) = channel::<u64>(4).unwrap();
     let mut select = Select::new();
-    select.after(Duration::from_millis(1));
+    // Long enough that it is not over at the first look, however busy the machine is.
+    select.after(Duration::from_millis(500));
     let (mut received, mut late) = (pin!(receiver.recv_async()), pin!(select.ready_async()));
     let mut context = Context::from_waker(&panicking);
     assert!(received.as_mut().poll(&mut context).is_pending());
