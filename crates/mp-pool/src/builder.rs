@@ -98,7 +98,7 @@ impl PoolBuilder {
         self
     }
 
-    /// How many inputs of a `map` go to a worker at a time, at least 1. Default: measured, some four milliseconds' worth.
+    /// How many inputs of a `map` go to a worker at a time, at least 1. Default: measured, some eight milliseconds' worth.
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.chunk_size = Some(items.max(1));
         self

@@ -1,7 +1,7 @@
 //! `map` and its relatives: chunks of measured size.
 //!
 //! A hand-over to a worker costs some microseconds, so inputs travel in chunks. The first chunks are small; from how long they take
-//! follows the size that makes about [`CHUNK_NANOS`] of work, or [`CHUNK_BYTES`] of values. The end of a known number of inputs is cut finer, so that no worker idles
+//! follows the size that makes about [`CHUNK_NANOS`] of work, or [`CHUNK_BYTES`] of inputs or values. The end of a known number of inputs is cut finer, so that no worker idles
 //! while another works off a large last chunk.
 
 use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
@@ -20,8 +20,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What a chunk should take, in nanoseconds.
-const CHUNK_NANOS: u64 = 4_000_000;
-/// Bytes that the values of a chunk may have. Copying so many takes longer than a hand-over, and larger messages take longer than their parts would.
+const CHUNK_NANOS: u64 = 8_000_000;
+/// Bytes that the inputs or the values of a chunk may have. Copying so many takes longer than a hand-over, and larger messages take longer than their parts
+/// would.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Inputs of the first chunks.
 const FIRST_CHUNK: usize = 4;
@@ -32,7 +33,7 @@ const RANGE_GROWTH: usize = 64;
 /// Most inputs of a chunk that are sent to a worker.
 const CHUNK_MAX: usize = 1 << 16;
 /// How many times smaller than the others chunks may become at the end of the inputs.
-const END_CUT: usize = 64;
+const END_CUT: usize = 128;
 /// Most inputs of a range, which are not sent.
 const RANGE_MAX: usize = 1 << 20;
 
@@ -132,7 +133,7 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
         let Chunk { first, len, task } = self.in_flight.remove(place)?;
         let settled = task.settle();
         if let Ok(done) = &settled {
-            self.sizes.learn(len, done.nanos, most_of(len, done.payload.bytes().len()));
+            self.sizes.learn(len, done.nanos, most_of(len, bytes_of(done)));
         }
         self.meter.advance(len);
         Some((first, len, settled))
@@ -400,7 +401,13 @@ impl Sizes {
     }
 }
 
-/// Most inputs of the next chunks, after the values of one of `len` inputs had so many bytes.
+/// Bytes of a chunk's inputs or values, whichever have more.
+fn bytes_of(done: &Done) -> usize {
+    let inputs = usize::try_from(done.argument_kib << 10).unwrap_or(usize::MAX);
+    done.payload.bytes().len().max(inputs)
+}
+
+/// Most inputs of the next chunks, after the inputs or the values of one of `len` inputs had so many bytes.
 fn most_of(len: usize, bytes: usize) -> usize {
     (CHUNK_BYTES / (bytes / len).max(1)).clamp(1, CHUNK_MAX)
 }
@@ -420,8 +427,8 @@ mod tests {
     fn the_chunk_size_follows_the_measured_cost() {
         assert_eq!(next(16, 16, 16 * 1_000), 128, "cheap tasks: eight times as many");
         assert_eq!(next(1 << 16, 1 << 16, 1 << 16), CHUNK_MAX, "never above the limit");
-        assert_eq!(next(16, 16, 16 * 4_000_000), 1, "tasks of 4 ms go one by one");
-        assert_eq!(next(100, 100, 100 * 400_000), 10);
+        assert_eq!(next(16, 16, 16 * 8_000_000), 1, "tasks of 8 ms go one by one");
+        assert_eq!(next(100, 100, 100 * 800_000), 10);
         assert_eq!(next(4, 4, 0), 32);
         let mut fixed = Sizes::of(Some(7), GROWTH);
         fixed.learn(7, 7, CHUNK_MAX);
@@ -429,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn large_values_go_one_by_one() {
+    fn large_inputs_and_values_go_one_by_one() {
         assert_eq!(most_of(4, 4 << 20), 1);
         assert_eq!(most_of(4, 40 << 20), 1);
         assert_eq!(most_of(16, 1 << 20), 16);
@@ -442,7 +449,7 @@ mod tests {
         let cut = |size, is_fixed, left| Sizes { size, is_fixed, growth: GROWTH, grows: false }.cut(left, 2);
         assert_eq!(cut(1000, false, 1_000_000), 1000);
         assert_eq!(cut(1000, false, 2000), 500, "half of each worker's share");
-        assert_eq!(cut(1000, false, 40), 15, "a hand-over would take longer than this saves");
+        assert_eq!(cut(1000, false, 8), 7, "a hand-over would take longer than this saves");
         assert_eq!(cut(4, false, 10), 2);
         assert_eq!(cut(1000, true, 10), 1000, "of a fixed size");
     }

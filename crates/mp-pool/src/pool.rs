@@ -146,7 +146,7 @@ impl Pool {
     /// Applies `f` to every input, in worker processes; gives the values in the order of the inputs. A function of two arguments has
     /// [`starmap`](Self::starmap), one of more takes a tuple apart: `pool.map(|(a, b, c): (u32, u32, u32)| add(a, b, c), triples)`.
     ///
-    /// Inputs are taken from the iterator as workers get through with them, in chunks of some four milliseconds' work. When a worker is lost, the other
+    /// Inputs are taken from the iterator as workers get through with them, in chunks of some eight milliseconds' work. When a worker is lost, the other
     /// inputs of its chunk are run once more.
     ///
     /// # Errors

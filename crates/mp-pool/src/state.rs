@@ -3,7 +3,7 @@
 use crate::dispatcher::{Cancelled, Dispatcher, TaskId, WorkerId};
 use crate::error::{PoolError, TaskError, TaskErrorKind};
 use crate::stats::Records;
-use crate::worker::{FAILED, FINAL, Failure, MEMORY_SHIFT, READY, REFUSED};
+use crate::worker::{FAILED, FINAL, Failure, READY, REFUSED};
 use mp_channel::SendFailure;
 use mp_channel::dynamic::{DynMessage, DynReceiver, DynSender, Tag};
 use mp_shm::codec::Payload;
@@ -25,6 +25,8 @@ pub(crate) struct Done {
     pub(crate) attempts: u32,
     /// How long it took.
     pub(crate) nanos: u64,
+    /// What it was sent as, in KiB.
+    pub(crate) argument_kib: u64,
     /// Inputs of a chunk that ended their worker.
     pub(crate) lost: Vec<(u32, TaskError)>,
 }
@@ -333,8 +335,8 @@ impl State {
     /// Takes in a message from a worker.
     pub(crate) fn take_in(&mut self, message: DynMessage, limits: Limits) {
         let [task, worker, what, nanos] = message.tag();
-        let memory_kib = what >> MEMORY_SHIFT;
-        match what & ((1 << MEMORY_SHIFT) - 1) {
+        let (what, memory_kib, argument_kib) = crate::worker::parts(what);
+        match what {
             READY => {
                 self.dispatcher.worker_ready(worker);
                 if self.has_unwanted {
@@ -374,7 +376,15 @@ impl State {
                     let attempts = entered.attempts;
                     self.settle(
                         task,
-                        Ok(Done { payload: message.into_payload(), task, pid, attempts, nanos, lost }),
+                        Ok(Done {
+                            payload: message.into_payload(),
+                            task,
+                            pid,
+                            attempts,
+                            nanos,
+                            argument_kib,
+                            lost,
+                        }),
                     );
                 }
             }

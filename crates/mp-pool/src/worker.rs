@@ -8,7 +8,7 @@
 //!                            REFUSED                                     String
 //!                            FAILED: the initializer                     Failure
 //!                            FINAL: the finalizer                        Result<F, Failure>
-//!                            and from bit 8 on KiB of resident memory, if the pool limits it
+//!                            and from bit 8 on KiB of resident memory, if the pool limits it; from bit 40 on KiB of what the task was sent as
 //! ```
 //!
 //! The *entry* is the instance of [`run_one`], [`run_chunk`] and so on for the task's types; it is the same code in pool and worker, so both
@@ -36,7 +36,21 @@ pub(crate) const REFUSED: u64 = 2;
 pub(crate) const FAILED: u64 = 3;
 pub(crate) const FINAL: u64 = 4;
 /// Where the memory begins in the third word.
-pub(crate) const MEMORY_SHIFT: u32 = 8;
+const MEMORY_SHIFT: u32 = 8;
+/// Where the size of the argument begins in the third word.
+const ARGUMENT_SHIFT: u32 = 40;
+
+/// The third word taken apart: what it is, KiB of memory, KiB of the argument.
+pub(crate) fn parts(word: u64) -> (u64, u64, u64) {
+    let from_to = |from: u32, to: u32| word >> from & ((1 << (to - from)) - 1);
+    (from_to(0, MEMORY_SHIFT), from_to(MEMORY_SHIFT, ARGUMENT_SHIFT), word >> ARGUMENT_SHIFT)
+}
+
+fn word_of(what: u64, memory_kib: u64, argument_kib: u64) -> u64 {
+    let most = |bits: u32| (1 << bits) - 1;
+    what | memory_kib.min(most(ARGUMENT_SHIFT - MEMORY_SHIFT)) << MEMORY_SHIFT
+        | argument_kib.min(most(u64::BITS - ARGUMENT_SHIFT)) << ARGUMENT_SHIFT
+}
 
 /// `progress` of a worker that is at no input of a chunk.
 pub(crate) const NOWHERE: u64 = 0;
@@ -119,7 +133,7 @@ pub(crate) fn main((orders, tasks, results, progress): (Orders, DynReceiver, Dyn
                 entry.call(Assignment { task, message, desk: desk.clone() });
                 Ok(())
             }
-            Err(error) => desk.send(task, REFUSED, 0, &error.to_string()),
+            Err(error) => desk.send((task, REFUSED), 0, 0, &error.to_string()),
         }
     };
     if orders.has_initializer {
@@ -131,7 +145,7 @@ pub(crate) fn main((orders, tasks, results, progress): (Orders, DynReceiver, Dyn
     }
     let finalizer = if orders.has_finalizer { tasks.recv().ok() } else { None };
     // A pool that is gone cannot be told anything; its workers just end.
-    if desk.send(0, READY, 0, &()).is_err() {
+    if desk.send((0, READY), 0, 0, &()).is_err() {
         return;
     }
     while let Ok(message) = tasks.recv() {
@@ -146,9 +160,16 @@ pub(crate) fn main((orders, tasks, results, progress): (Orders, DynReceiver, Dyn
 }
 
 impl Desk {
-    fn send<T: Message>(&self, task: u64, what: u64, nanos: u64, value: &T) -> Result<(), SendFailure> {
+    /// Tells the pool of a task, which took so long, and whose argument had so many bytes.
+    fn send<T: Message>(
+        &self,
+        (task, what): (u64, u64),
+        nanos: u64,
+        argument: usize,
+        value: &T,
+    ) -> Result<(), SendFailure> {
         let memory = if self.tells_memory { mp_sys::memory::resident_bytes() >> 10 } else { 0 };
-        let tag = [task, self.worker, what | memory << MEMORY_SHIFT, nanos];
+        let tag = [task, self.worker, word_of(what, memory, argument as u64 >> 10), nanos];
         // The value's own serialisation may panic.
         panics::catch(|| self.results.send(tag, value)).unwrap_or_else(|panic| {
             Err(SendFailure::Encode(mp_shm::codec::EncodeError::Value(panic.to_string())))
@@ -167,16 +188,18 @@ impl Assignment {
         let Self { task, message, desk } = self;
         // A finalizer is no task.
         let _span = (what == RESULT).then(|| TaskSpan::enter(task, Some(desk.worker)));
+        let message = message.into_payload();
+        let bytes = message.bytes().len();
         let result = match panics::catch(|| message.decode::<A>()) {
             Ok(Ok(argument)) => body(argument, &desk.progress),
             Ok(Err(error)) => Err(Failure::Argument(error.to_string())),
             Err(panic) => Err(Failure::Panicked(panic)),
         };
         let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if let Err(SendFailure::Encode(error)) = desk.send(task, what, nanos, &result) {
+        if let Err(SendFailure::Encode(error)) = desk.send((task, what), nanos, bytes, &result) {
             let instead: Result<R, Failure> = Err(Failure::Value(error.to_string()));
             // If that fails too, the pool is gone or out of memory; the loop in `main` finds out which.
-            let _ = desk.send(task, what, nanos, &instead);
+            let _ = desk.send((task, what), nanos, bytes, &instead);
         }
         // The value has been sent: if its destructor panics, no task is to blame any more. The panic hook has said what there is to say.
         let _ = panics::catch(|| drop(result));
@@ -277,7 +300,7 @@ pub(crate) fn run_initializer<A: Message + 'static, S: 'static>(assignment: Assi
         Ok(state) => STATE.set(Some(Box::new(state))),
         Err(failure) => {
             // `main` sees that there is no state.
-            let _ = desk.send(0, FAILED, 0, &failure);
+            let _ = desk.send((0, FAILED), 0, 0, &failure);
         }
     }
 }
@@ -297,4 +320,17 @@ pub(crate) fn run_finalizer<S: 'static, F: Message + 'static>(assignment: Assign
 /// Seals an entry.
 pub(crate) fn seal(session: Session, entry: fn(Assignment)) -> Result<SealedCode, mp_spawn::code::CodeError> {
     Entry::new(entry).seal(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_third_word_keeps_its_parts_apart() {
+        assert_eq!(parts(word_of(RESULT, 0, 0)), (RESULT, 0, 0));
+        assert_eq!(parts(word_of(FINAL, 123, 456)), (FINAL, 123, 456));
+        assert_eq!(parts(word_of(FINAL, u64::MAX, 0)), (FINAL, u32::MAX.into(), 0));
+        assert_eq!(parts(word_of(FINAL, 0, u64::MAX)), (FINAL, 0, (1 << 24) - 1));
+    }
 }

@@ -36,6 +36,29 @@ fn e20_values_come_in_order_or_as_they_come_and_each_once() {
     assert_no_backstop();
 }
 
+#[test]
+fn e20_large_inputs_and_large_values_travel_a_few_at_a_time() {
+    const LARGE: usize = 256 << 10;
+    let _watchdog = watchdog(LONG);
+    let chunks = |run: fn(&Pool)| {
+        let pool = pool();
+        run(&pool);
+        pool.stats().tasks_done
+    };
+    let inputs = chunks(|pool| {
+        // Text is copied at once also without optimisation; what takes long comes one by one for that alone.
+        let lengths = pool.map(|text: String| text.len(), (0..200).map(|_| "x".repeat(LARGE))).unwrap();
+        assert!(lengths.into_iter().all(|len| len == LARGE));
+    });
+    // At most four, which are 1 MiB, from the first on.
+    assert!(inputs >= 50, "{inputs}");
+    let values = chunks(|pool| {
+        let values = pool.map(|n: u8| char::from(n % 128).to_string().repeat(LARGE), 0..200).unwrap();
+        assert!((0..).zip(values).all(|(n, text)| text.len() == LARGE && text.as_bytes()[0] == n % 128));
+    });
+    assert!(values >= 50, "{values}");
+}
+
 fn minus(a: u64, b: u64) -> u64 {
     a - b
 }

@@ -22,6 +22,7 @@ use mp_shm::rkyv::rend::u64_le;
 use mp_shm::rkyv::{Archive, Deserialize, Place, Serialize};
 use mp_sys::object::{self, Object};
 use std::any::TypeId;
+use std::cell::RefCell;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
@@ -240,8 +241,14 @@ impl<F: Pointer> CodeRef<F> {
     /// # Errors
     /// [`CodeError`]: it lies in no program file, or the session's table of files is full.
     pub fn seal(self, session: Session) -> Result<SealedCode, CodeError> {
-        let code = reference(session, self.function.address())?;
-        Ok([code, seal::<F>(session, code)])
+        let (kind, address) = (TypeId::of::<F>(), self.function.address());
+        if let Some(seen) = seen(|one| one.address == address && one.kind == kind && one.session == session) {
+            return Ok(seen.sealed);
+        }
+        let code = reference(session, address)?;
+        let sealed = [code, seal::<F>(session, code)];
+        note(Seen { session, kind, address, sealed });
+        Ok(sealed)
     }
 
     /// Finds the function that was sealed in another process of `session`.
@@ -249,15 +256,59 @@ impl<F: Pointer> CodeRef<F> {
     /// # Errors
     /// [`CodeError`]: another build, a file that cannot be found, or no sealed function of this type.
     pub fn unseal(session: Session, sealed: SealedCode) -> Result<Self, CodeError> {
-        if sealed[1] != seal::<F>(session, sealed[0]) {
-            return Err(CodeError::NotCode);
-        }
-        let address = resolve(session, sealed[0])?;
-        // SAFETY: the seal shows that some process of the session named a function of exactly this type by this reference; the
-        // build id shows that the code there is the same here.
+        let kind = TypeId::of::<F>();
+        let seen = seen(|one| one.sealed == sealed && one.kind == kind && one.session == session);
+        let address = match seen {
+            Some(seen) => seen.address,
+            None => {
+                if sealed[1] != seal::<F>(session, sealed[0]) {
+                    return Err(CodeError::NotCode);
+                }
+                let address = resolve(session, sealed[0])?;
+                note(Seen { session, kind, address, sealed });
+                address
+            }
+        };
+        // SAFETY: the seal shows, now or when it was noted, that some process of the session named a function of exactly this type by this
+        // reference; the build id shows that the code there is the same here.
         let function = unsafe { F::at(address) };
         Ok(Self { function })
     }
+}
+
+/// A function that this thread has sealed, or found by its seal.
+#[derive(Clone, Copy)]
+struct Seen {
+    session: Session,
+    /// Its type.
+    kind: TypeId,
+    address: usize,
+    sealed: SealedCode,
+}
+
+/// How many of them a thread remembers: a pool has two for each function, its own and the user's.
+const SEEN_MAX: usize = 8;
+
+thread_local! {
+    /// The last ones, and where the next goes. Hashing and looking a function up are a tenth of what handing a task over takes.
+    static SEEN: RefCell<(Vec<Seen>, usize)> = const { RefCell::new((Vec::new(), 0)) };
+}
+
+fn seen(is_it: impl Fn(&Seen) -> bool) -> Option<Seen> {
+    SEEN.try_with(|seen| seen.borrow().0.iter().find(|one| is_it(one)).copied()).ok().flatten()
+}
+
+fn note(one: Seen) {
+    // A thread that ends may have none any more.
+    let _ = SEEN.try_with(|seen| {
+        let (seen, next) = &mut *seen.borrow_mut();
+        if seen.len() < SEEN_MAX {
+            seen.push(one);
+        } else {
+            seen[*next] = one;
+            *next = (*next + 1) % SEEN_MAX;
+        }
+    });
 }
 
 /// The keyed hash (SipHash of the standard library, fixed keys, the secret first) of a reference and its type. `TypeId` is the
@@ -329,6 +380,24 @@ mod tests {
             FnRef::<u32, u32>::unseal(session, [sealed[0] + 1, sealed[1]]),
             Err(CodeError::NotCode)
         ));
+    }
+
+    #[test]
+    fn functions_are_found_again_among_many() {
+        let session = Session::current().unwrap();
+        macro_rules! functions {
+            ($($number:literal)*) => { [$((|n: u32| n + $number) as fn(u32) -> u32),*] };
+        }
+        let functions = functions![0 1 2 3 4 5 6 7 8 9 10 11];
+        let sealed = functions.map(|function| FnRef::new(function).seal(session).unwrap());
+        // Twice in an order in which the later ones push the earlier out; other types are refused all the same.
+        for (place, sealed) in sealed.iter().chain(&sealed).enumerate() {
+            let found = FnRef::<u32, u32>::unseal(session, *sealed).unwrap();
+            assert_eq!(found.call(100), 100 + u32::try_from(place % 12).unwrap());
+            assert_eq!(found.seal(session).unwrap(), *sealed);
+            assert!(FnRef::<u32, i32>::unseal(session, *sealed).is_err());
+            assert!(FnRef::<u32, u32>::unseal(session, [sealed[0], sealed[1] ^ 1]).is_err());
+        }
     }
 
     fn minus(a: u32, b: u32) -> u32 {
