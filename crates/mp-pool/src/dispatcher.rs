@@ -4,7 +4,7 @@
 //! task     queued ─ assign ─► behind others at w, or run by w ─ finished ─► gone
 //!             ▲                    │ w died
 //!             ├── was behind ◄─────┤
-//!             ├── taken back ◄─────┤ before w began it
+//!             ├── taken back ◄─────┤ before w began it, or there was no room in its channel
 //!             └── again ◄── was run: the pool says whether it is charged and gone, or run again
 //!          cancel: queued ─► gone; behind ─► unwanted: taken back, or w is ended when it begins it; run ─► w is to be ended
 //! worker   starting ─ ready ─► live ─ retire ─► gets nothing more ─ has nothing left ─► spent

@@ -76,12 +76,9 @@ impl<T: ShmSafe> Shared<T> {
     /// As [`zeroed`](Self::zeroed).
     pub fn with_in(session: Session, set_up: impl FnOnce(&mut T)) -> Result<Self, SessionError> {
         const { assert!(align_of::<T>() <= 64, "blocks of a session are aligned to 64 bytes") };
-        let block = session.allocate(Kind::MESSAGE, size_of::<T>())?;
-        let payload = block.payload();
-        // SAFETY: the block has room for it, and this process holds it alone.
-        unsafe { payload.write_bytes(0, size_of::<T>()) };
-        // SAFETY: as above; aligned to 64 bytes; all bits zero are a `T`, which has no drop.
-        let value = unsafe { payload.cast::<T>().as_mut() };
+        let block = session.allocate_zeroed(Kind::MESSAGE, size_of::<T>())?;
+        // SAFETY: the block has room for it, aligned to 64 bytes, and this process holds it alone; all bits zero are a `T`, which has no drop.
+        let value = unsafe { block.payload().cast::<T>().as_mut() };
         // Should it panic, a word of the value may be linked: the block then stays this process's until it ends.
         let block = ManuallyDrop::new(block);
         set_up(value);

@@ -7,7 +7,7 @@
 use mp_shm::audit::Audit;
 use mp_shm::block::Block;
 use mp_shm::handle::Kind;
-use mp_shm::{Array, Session};
+use mp_shm::{Array, Session, Shared};
 use mp_spawn::Process;
 use mp_testkit::{assert_no_backstop, watchdog};
 use std::collections::BTreeMap;
@@ -103,20 +103,25 @@ fn d9_blocks_never_overlap_and_come_back() {
     println!("seed {seed}");
     let session = Session::current().unwrap();
     session.me().unwrap();
-    arrays_are_zero_where_messages_were(session);
+    values_and_arrays_are_zero_where_messages_were(session);
     many_parties(session, seed);
     one_is_killed(session, seed);
     assert_no_backstop();
 }
 
-fn arrays_are_zero_where_messages_were(session: Session) {
-    for len in [100, 3_000, 50_000, 1_000_000] {
+fn values_and_arrays_are_zero_where_messages_were(session: Session) {
+    // This process keeps the block for what it allocates next.
+    let leave_dirty = |len: usize| {
         let block = session.allocate(Kind::MESSAGE, len).unwrap();
         // SAFETY: the block has room for `len` bytes, and is ours.
         unsafe { block.payload().write_bytes(0xff, len) };
-        // This process keeps it for what it allocates next.
-        let place = block.offset();
-        drop(block);
+        block.offset()
+    };
+    let place = leave_dirty(3_000);
+    let value = Shared::<[u8; 3_000]>::zeroed().unwrap();
+    assert_eq!((value.handle().offset, *value), (place, [0; 3_000]));
+    for len in [100, 3_000, 50_000, 1_000_000] {
+        let place = leave_dirty(len);
         let array = Array::<u8>::new(len).unwrap();
         assert_eq!(array.handle().offset, place, "{len}");
         assert!(array.to_vec().iter().all(|&element| element == 0), "{len}");

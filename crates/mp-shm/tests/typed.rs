@@ -116,6 +116,24 @@ fn d7_a_large_array_is_zero_where_others_were() {
     assert!(mp_shm::Session::current().unwrap().free_memory_is_zero().unwrap());
 }
 
+/// How many pages were put under accesses of this thread so far.
+fn faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(7).unwrap().parse().unwrap()
+}
+
+#[test]
+fn d7_an_array_that_was_prefaulted_is_there() {
+    // A thousand pages.
+    let array = Array::<u8>::new(4096 * 1000).unwrap();
+    array.prefault(..).unwrap();
+    let before = faults();
+    (0..1000).for_each(|page| array.set(page * 4096, 1));
+    let faults = faults() - before;
+    assert!(faults < 100, "{faults}");
+}
+
 #[test]
 fn d7_pages_are_put_under_a_part_of_an_array() {
     let array = Array::from_slice(&[7_u16; 100_000]).unwrap();

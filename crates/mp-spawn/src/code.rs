@@ -10,6 +10,8 @@
 //!
 //! A reference in a message is *sealed*: a keyed hash, with the session's secret, of the reference and of the function's type.
 //! Without the seal, bytes that merely look like a reference could be decoded into a function by safe code.
+//!
+//! Owns: the list of program files that this process knows by number, and in each thread the last functions that it sealed or found.
 
 #![expect(unsafe_code, reason = "turning addresses into functions")]
 

@@ -18,8 +18,8 @@ pub struct Watchdog {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Arms a watchdog: if it is not dropped within `limit`, or by a panic and the process is there after `limit`, the process says what it was
-/// doing, and aborts.
+/// Arms a watchdog: if it is not dropped within `limit`, the process says what it was doing, and aborts. Dropped by a panic it stays armed, for the
+/// process to come to its end within `limit`.
 ///
 /// # Panics
 /// If no thread can be started.
