@@ -24,7 +24,10 @@ const STEPS: [Step; 14] = [
     },
     Step { name: "test", run: || test::run(&[]).map(|()| true) },
     // Once more in one process per test file: the process tests have to pass under both runners.
-    Step { name: "cargo-test", run: || cargo(&["test", "--workspace", "--tests", "--quiet"]) },
+    Step {
+        name: "cargo-test",
+        run: || Call::cargo(["test", "--workspace", "--tests", "--quiet"])?.run_tests().map(|()| true),
+    },
     Step { name: "features", run: features },
     Step { name: "fallbacks", run: fallbacks },
     Step { name: "docs", run: docs },
@@ -119,7 +122,7 @@ fn cargo(args: &[&str]) -> Result<bool> {
 fn features() -> Result<bool> {
     let packages = ["-p", "mp-pool", "-p", "multiproc", "--all-features"];
     Call::cargo(["clippy", "--all-targets"])?.args(packages).args(["--", "-D", "warnings"]).run()?;
-    Call::cargo(["test", "--quiet"])?.args(packages).run()?;
+    Call::cargo(["test", "--quiet"])?.args(packages).run_tests()?;
     Call::cargo(["doc", "--no-deps"])?.args(packages).flags("RUSTDOCFLAGS", "-D warnings").run()?;
     Ok(true)
 }
@@ -128,15 +131,15 @@ fn features() -> Result<bool> {
 fn fallbacks() -> Result<bool> {
     let packages = ["-p", "mp-sys", "-p", "mp-shm", "-p", "mp-sync", "-p", "mp-channel"];
     for forced in ["no-waitv", "no-noexec-seal,no-populate,no-membarrier"] {
-        Call::cargo(["test", "--tests", "--quiet"])?.args(packages).env("MP_FORCE", forced).run()?;
+        Call::cargo(["test", "--tests", "--quiet"])?.args(packages).env("MP_FORCE", forced).run_tests()?;
     }
     // Where there can be no fork servers, those who ask for one get the other method.
     let starts = ["-p", "mp-spawn", "--test", "builder", "--test", "exit", "--test", "tree"];
-    Call::cargo(["test", "--quiet"])?.args(starts).env("MP_FORCE", "no-tid-address").run()?;
+    Call::cargo(["test", "--quiet"])?.args(starts).env("MP_FORCE", "no-tid-address").run_tests()?;
     let older = "no-waitv,no-pidfd-info,no-proc-children";
     // The largest message takes as long as all the rest, and does not depend on any of these.
     let starts = ["-p", "mp-spawn", "--tests", "--", "--skip", "a16_argument_and_value_may_have_a_gib"];
-    Call::cargo(["test", "--quiet"])?.args(starts).env("MP_FORCE", older).run()?;
+    Call::cargo(["test", "--quiet"])?.args(starts).env("MP_FORCE", older).run_tests()?;
     Ok(true)
 }
 

@@ -2,9 +2,14 @@
 
 use std::env;
 use std::fmt;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
+
+/// Bytes of the errors of tests that are shown.
+const ERRORS_SHOWN: u64 = 16 << 10;
 
 /// Every failure of the tools is a sentence for the person who called them.
 pub(crate) type Result<T> = std::result::Result<T, String>;
@@ -88,6 +93,28 @@ impl Call {
         if status.success() { Ok(()) } else { Err(format!("`{self}` failed ({status})")) }
     }
 
+    /// Runs tests of processes under `cargo test`, which keeps back what a test prints but not what its children do: panics on purpose by the thousand. What went to
+    /// stderr is shown only if it fails, in the error, and of that the end.
+    pub(crate) fn run_tests(&self) -> Result<()> {
+        println!("$ {self}");
+        let failed = |error: std::io::Error| format!("`{self}`: keeping its errors: {error}");
+        let path = env::temp_dir().join(format!("xtask-errors-{}", std::process::id()));
+        let options = File::options().read(true).write(true).create_new(true).open(&path);
+        let mut errors = options.map_err(failed)?;
+        // The file lives on without its name until the last process that writes to it has ended.
+        std::fs::remove_file(&path).map_err(failed)?;
+        let own = errors.try_clone().map_err(failed)?;
+        let status = self.command().stderr(own).status().map_err(|error| self.cannot_start(&error))?;
+        if status.success() {
+            return Ok(());
+        }
+        let length = errors.seek(SeekFrom::End(0)).map_err(failed)?;
+        errors.seek(SeekFrom::Start(length.saturating_sub(ERRORS_SHOWN))).map_err(failed)?;
+        let mut end = Vec::new();
+        errors.read_to_end(&mut end).map_err(failed)?;
+        Err(format!("`{self}` failed ({status}); its errors end with\n{}", String::from_utf8_lossy(&end)))
+    }
+
     /// Runs it without printing the command and gives what it wrote to stdout; an error if it fails.
     pub(crate) fn output(&self) -> Result<String> {
         let output =
@@ -160,6 +187,18 @@ mod tests {
     fn durations_read_well() {
         assert_eq!(lasting(Duration::from_millis(7_300)), "7.3 s");
         assert_eq!(lasting(Duration::from_secs(125)), "2 min 05 s");
+    }
+
+    #[test]
+    fn errors_of_tests_are_kept_back() {
+        let quiet = Call::new("sh").args(["-c", "echo kept >&2"]);
+        assert_eq!(quiet.run_tests(), Ok(()));
+        let message =
+            Call::new("sh").args(["-c", "echo shown >&2; exit 3"]).run_tests().expect_err("it fails");
+        assert!(message.ends_with("failed (exit status: 3); its errors end with\nshown\n"), "{message}");
+        let long = format!("yes line | head -c {} >&2; echo last >&2; exit 1", 5 * ERRORS_SHOWN);
+        let message = Call::new("sh").args(["-c", &long]).run_tests().expect_err("it fails");
+        assert!(message.ends_with("line\nlast\n") && message.len() < 17 << 10, "{}", message.len());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::meter::Meter;
 use crate::pool::Pool;
 use crate::state::{Done, Settled};
 use crate::task::Task;
-use crate::worker::ChunkResult;
+use crate::worker::{ChunkResult, OnPanic};
 use mp_shm::{Array, Message, ShmSafe};
 use mp_spawn::SpawnError;
 use mp_spawn::code::Pointer;
@@ -44,7 +44,7 @@ struct Chunk<R> {
 }
 
 /// Gives a chunk of inputs to a pool.
-type Give<A, R> = Box<dyn Fn(&Pool, Vec<A>) -> Result<Task<Vec<R>>, PoolError> + Send + Sync>;
+type Give<A, R> = Box<dyn Fn(&Pool, Vec<A>, OnPanic) -> Result<Task<Vec<R>>, PoolError> + Send + Sync>;
 
 /// Values of a function for many inputs, as they come: see [`Pool::imap`] and [`Pool::imap_unordered`].
 ///
@@ -53,6 +53,7 @@ type Give<A, R> = Box<dyn Fn(&Pool, Vec<A>) -> Result<Task<Vec<R>>, PoolError> +
 pub struct Imap<'p, A, R, I> {
     pool: &'p Pool,
     give: Give<A, R>,
+    on_panic: OnPanic,
     inputs: I,
     is_ordered: bool,
     in_flight: VecDeque<Chunk<R>>,
@@ -77,7 +78,8 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
     ) -> Self {
         Self {
             pool,
-            give: Box::new(move |pool, chunk| pool.submit_chunk(f, chunk)),
+            give: Box::new(move |pool, chunk, on_panic| pool.submit_chunk(f, chunk, on_panic)),
+            on_panic: OnPanic::GoOn,
             inputs,
             is_ordered,
             in_flight: VecDeque::new(),
@@ -111,7 +113,7 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
             }
             let (first, len) = (self.taken, chunk.len());
             self.taken += len;
-            match (self.give)(self.pool, chunk) {
+            match (self.give)(self.pool, chunk, self.on_panic) {
                 Ok(task) => self.in_flight.push_back(Chunk { first, len, task }),
                 Err(error) => {
                     self.more = false;
@@ -240,10 +242,11 @@ pub(crate) fn map<A: Message + Send + 'static, R: Message + 'static>(
     collect(Imap::new(pool, f, inputs, true))
 }
 
-/// All values in the order of their inputs, a chunk at a time.
+/// All values in the order of their inputs, a chunk at a time. Nothing behind a failure is wanted.
 pub(crate) fn collect<A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A>>(
     mut chunks: Imap<'_, A, R, I>,
 ) -> Result<Vec<R>, MapError> {
+    chunks.on_panic = OnPanic::EndChunk;
     let mut results = Vec::with_capacity(chunks.inputs.size_hint().0.min(1 << 24));
     loop {
         chunks.fill();

@@ -10,7 +10,7 @@ use crate::scope::Scope;
 use crate::state::{Claim, Entered, SendTask};
 use crate::stats::PoolStats;
 use crate::task::Task;
-use crate::worker::{self, Assignment, Failure};
+use crate::worker::{self, Assignment, Failure, OnPanic};
 use mp_shm::{Array, Message, ShmSafe};
 use mp_spawn::SpawnError;
 use mp_spawn::code::{CodeRef, FnRef, Pointer, SealedCode};
@@ -96,8 +96,12 @@ impl Pool {
         &self,
         f: F,
         arguments: Vec<F::Argument>,
+        on_panic: OnPanic,
     ) -> Result<Task<Vec<F::Value>>, PoolError> {
-        let entry = self.seal(worker::run_chunk::<F>)?;
+        let entry = self.seal(match on_panic {
+            OnPanic::GoOn => worker::run_chunk::<F>,
+            OnPanic::EndChunk => worker::run_chunk_to_panic::<F>,
+        })?;
         let message: Mutex<worker::Chunk<F>> = Mutex::new((CodeRef::of(f), arguments, Vec::new()));
         let send: SendTask = Box::new(move |tasks, tag, skips| {
             let mut message = message.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,7 +151,7 @@ impl Pool {
     /// [`starmap`](Self::starmap), one of more takes a tuple apart: `pool.map(|(a, b, c): (u32, u32, u32)| add(a, b, c), triples)`.
     ///
     /// Inputs are taken from the iterator as workers get through with them, in chunks of some eight milliseconds' work. When a worker is lost, the other
-    /// inputs of its chunk are run once more.
+    /// inputs of its chunk are run once more. When an input panics, those behind it in its chunk are not run.
     ///
     /// # Errors
     /// [`MapError`]: the first input that has no value. (All of a chunk if its worker died before it began the first.)

@@ -216,27 +216,50 @@ pub(crate) fn run_one<A: Message + 'static, R: Message + 'static>(assignment: As
 /// What a chunk is sent as: its inputs, and the places of those to pass over.
 pub(crate) type Chunk<F> = (CodeRef<F>, Vec<<F as Pointer>::Argument>, Vec<u32>);
 
-/// Entry of a chunk of tasks. One that panics is no harm to the others.
+/// What becomes of the inputs of a chunk behind one that panics.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnPanic {
+    /// They are run: it is no harm to them.
+    GoOn,
+    /// They are not run: nobody wants their values any more.
+    EndChunk,
+}
+
+/// Entry of a chunk of tasks, of which all are run.
 pub(crate) fn run_chunk<F: Pointer<Argument: Message + 'static, Value: Message + 'static>>(
     assignment: Assignment,
+) {
+    carry_out_chunk::<F>(assignment, OnPanic::GoOn);
+}
+
+/// Entry of a chunk of tasks that ends with the first one that panics.
+pub(crate) fn run_chunk_to_panic<F: Pointer<Argument: Message + 'static, Value: Message + 'static>>(
+    assignment: Assignment,
+) {
+    carry_out_chunk::<F>(assignment, OnPanic::EndChunk);
+}
+
+fn carry_out_chunk<F: Pointer<Argument: Message + 'static, Value: Message + 'static>>(
+    assignment: Assignment,
+    on_panic: OnPanic,
 ) {
     assignment.carry_out::<Chunk<F>, (Vec<F::Value>, Vec<(u32, Failure)>)>(
         RESULT,
         |(function, arguments, skips), progress| {
             let mut values = Vec::with_capacity(arguments.len());
             let inputs = (0..).zip(arguments);
-            let failures =
-                one_by_one(progress, inputs, &skips, |_, argument| values.push(function.call(argument)));
+            let run = |_, argument| values.push(function.call(argument));
+            let failures = one_by_one(progress, inputs, (&skips, on_panic), run);
             Ok((values, failures))
         },
     );
 }
 
-/// Calls `run` with each input of a chunk and its place, but for those at `skips`; gives those that panic, which are no harm to the others.
+/// Calls `run` with each input of a chunk and its place, but for those at `skips`; gives those that panic.
 fn one_by_one<A>(
     progress: &Value<u64>,
     mut inputs: impl Iterator<Item = (u32, A)>,
-    skips: &[u32],
+    (skips, on_panic): (&[u32], OnPanic),
     mut run: impl FnMut(u32, A),
 ) -> Vec<(u32, Failure)> {
     let mut failures = Vec::new();
@@ -257,6 +280,9 @@ fn one_by_one<A>(
                 // It is at least the place of the first.
                 let at = u32::try_from(progress.get().saturating_sub(1)).unwrap_or(u32::MAX);
                 failures.push((at, Failure::Panicked(panic)));
+                if on_panic == OnPanic::EndChunk {
+                    break;
+                }
             }
         }
     }
@@ -277,7 +303,7 @@ pub(crate) fn run_range<A: ShmSafe + Copy, R: ShmSafe + Copy>(assignment: Assign
             // Page by page takes longer than a cheap function does. Without memory for that the first access fails.
             let _ = outputs.prefault(range);
             let places = (0..len).map(|place| (place, ()));
-            let failures = one_by_one(progress, places, &skips, |place, ()| {
+            let failures = one_by_one(progress, places, (&skips, OnPanic::GoOn), |place, ()| {
                 let index = from.saturating_add(place as usize);
                 if let Some(input) = inputs.get(index) {
                     outputs.set(index, function.call(input));

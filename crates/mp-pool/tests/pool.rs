@@ -98,6 +98,26 @@ fn e1_a_panic_in_a_map_names_its_item() {
 }
 
 #[test]
+fn e1_the_inputs_behind_a_panic_are_run_only_for_those_who_want_them() {
+    let pool = Pool::builder().workers(1).chunk_size(10).build().unwrap();
+    let (tell, told) = mp_channel::channel::<u32>(64).unwrap();
+    let run = |(tell, n): (mp_channel::Sender<u32>, u32)| {
+        tell.send(n).unwrap();
+        assert!(n % 4 != 3, "unlucky");
+        n
+    };
+    let inputs = || (0..10).map(|n| (tell.clone(), n));
+    assert_eq!(pool.map(run, inputs()).unwrap_err().items, 3..4);
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    let all = pool.map_results(run, inputs());
+    assert_eq!(
+        all.iter().map(Result::is_ok).collect::<Vec<_>>(),
+        (0..10).map(|n| n % 4 != 3).collect::<Vec<_>>()
+    );
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+}
+
+#[test]
 fn e11_a_killed_worker_fails_only_its_task_and_is_replaced() {
     let pool = pool();
     let others: Vec<_> = (0..20_u32).map(|n| pool.submit(|n: u32| n, n).unwrap()).collect();
