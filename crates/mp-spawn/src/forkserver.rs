@@ -7,9 +7,13 @@
 //! this process                                the zygote                          the new process
 //! starts the zygote, when there is none   →   hook: attaches to the session,
 //!                                             runs the preload function
-//! sends an order and descriptors          →   clones itself                   →   sets up what was ordered
-//! has the new process as its child        ←                                       takes its job, as any other does
+//! says that it wants a process            →   clones itself                   →   waits for its order: the spare
+//! has the new process as its child        ←
+//! sends an order and descriptors          →   →   →   →   →   →   →   →   →   →   sets up what was ordered, and
+//!                                                                                 takes its job, as any other does
 //! ```
+//!
+//! The next process is wanted as soon as the order is sent, so it is there when the next one starts.
 //!
 //! Death: of the zygote is found at the next start, which starts another one; processes that run are children of this one and go on. Of this process
 //! ends the zygote. Nothing of a job has run when a start fails, so it is safe to try again.
@@ -346,8 +350,9 @@ pub(crate) fn run(marker: &str) -> Result<(), String> {
 }
 
 /// In a new process: does its job; the code to exit with.
-fn born(session: Session, request: Request) -> i32 {
+fn born(session: Session, request: io::Result<Request>) -> i32 {
     hook::guarded(|| {
+        let request = request.map_err(|error| format!("receiving the order: {error}"))?;
         let order = rkyv::from_bytes::<Order, rancor::Error>(&aligned(&request.bytes));
         let mut order = order.map_err(|error| error.to_string())?;
         let errand = std::mem::take(&mut order.errand);

@@ -6,7 +6,7 @@
 
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 const OPEN: u8 = 1;
 const SHUT: u8 = 0;
@@ -23,11 +23,6 @@ impl Gate {
     pub(crate) fn new() -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         Ok(Self { writer, reader })
-    }
-
-    /// What the new process waits at.
-    pub(crate) fn end(&self) -> BorrowedFd<'_> {
-        self.reader.as_fd()
     }
 
     /// What the new process waits at, in a copy of this process.

@@ -11,7 +11,7 @@ use mp_sys::zygote::{BYTES_MAX, Client, DESCRIPTORS_MAX, Request, supported};
 use mp_sys::{fork, robust};
 use mp_testkit::proc::{self, Task};
 use mp_testkit::watchdog;
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use std::cell::UnsafeCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,12 +20,26 @@ use std::time::Duration;
 use zygote_roles::{send, soon, start_role, zygote};
 
 const LONG: Duration = Duration::from_secs(60);
+/// Exit code of a process whose request did not come whole.
+const NOT_WHOLE: i32 = 99;
 
 fn ask(client: &Client, job: &str) -> Ended {
     client.request(job.as_bytes(), &[], soon()).unwrap().reap().unwrap()
 }
 
-fn job(request: Request) -> i32 {
+/// The process in a zygote's group that has no job yet.
+fn spare(zygote: u32) -> Option<u32> {
+    proc::children().into_iter().find(|&child| child != zygote && group(child) == Some(zygote))
+}
+
+/// The process group of a process, if there is one.
+fn group(pid: u32) -> Option<u32> {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
+    rustix::process::getpgid(pid).ok().map(|group| group.as_raw_pid().unsigned_abs())
+}
+
+fn job(request: io::Result<Request>) -> i32 {
+    let Ok(request) = request else { return NOT_WHOLE };
     let text = String::from_utf8(request.bytes.clone()).unwrap();
     match text.split(' ').next().unwrap() {
         "panic" => panic!("as asked"),
@@ -263,6 +277,7 @@ fn a_killed_zygote_is_an_error_and_what_it_started_is_still_reported() {
     let child = client.request(b"wait 7", &[says.as_fd(), until.as_fd()], soon()).unwrap();
     drop(until);
     send(pid, Signal::KILL);
+    proc::until(|| proc::has_ended(pid));
     for _ in 0..2 {
         assert_eq!(client.request(b"exit 0", &[], soon()).unwrap_err().kind(), ErrorKind::BrokenPipe);
     }
@@ -317,8 +332,14 @@ fn a_stopped_zygote_is_ended_at_the_deadline() {
     assert_eq!(ask(&client, "exit 0"), Ended::Exited(0));
     send(pid, Signal::STOP);
     proc::until(|| Task::leader(pid).state() == Some('T'));
-    let deadline = Deadline::after(Duration::from_millis(5));
-    assert_eq!(client.request(b"exit 0", &[], deadline).unwrap_err().kind(), ErrorKind::TimedOut);
+    // It may have made the next process before.
+    let mut deadline = soon();
+    let ask = |_| {
+        deadline = Deadline::after(Duration::from_millis(5));
+        client.request(b"exit 0", &[], deadline).map(|child| child.reap().unwrap()).err()
+    };
+    let error = (0..2).find_map(ask).unwrap();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(deadline.passed());
     assert!(Task::leader(pid).state().is_none(), "it is reaped");
     assert_eq!(client.request(b"exit 0", &[], soon()).unwrap_err().kind(), ErrorKind::BrokenPipe);
@@ -389,13 +410,9 @@ fn a_new_process_has_the_signal_mask_of_the_zygotes_begin_and_the_requesters_gro
     let _watchdog = watchdog(LONG);
     let (client, pid) = zygote("masked", &[]);
     assert_eq!(ask(&client, "mask"), Ended::Exited(0));
-    let group = |pid: u32| {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-        rustix::process::getpgid(Some(pid)).unwrap().as_raw_pid().unsigned_abs()
-    };
     let child = client.request(b"exit 0", &[], soon()).unwrap();
     assert_eq!(group(child.pid()), group(std::process::id()));
-    assert_eq!(group(pid), pid);
+    assert_eq!(group(pid), Some(pid));
     child.reap().unwrap();
 }
 
@@ -403,9 +420,114 @@ fn a_new_process_has_the_signal_mask_of_the_zygotes_begin_and_the_requesters_gro
 fn a_zygote_that_nobody_asks_ends() {
     let _watchdog = watchdog(LONG);
     let (client, pid) = zygote("idle", &[]);
+    assert_eq!(ask(&client, "exit 5"), Ended::Exited(5));
     proc::until(|| proc::has_ended(pid));
+    // The process that it made for the next request, too.
+    proc::until(|| spare(pid).is_none_or(proc::has_ended));
     let error = client.request(b"exit 5", &[], soon()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    assert!(Task::leader(pid).state().is_none() && spare(pid).is_none(), "they are reaped");
+}
+
+#[test]
+fn a_request_in_the_moment_in_which_nobody_has_asked_for_long_enough_is_done_or_an_error() {
+    let _watchdog = watchdog(LONG);
+    let (mut done, mut ended) = (0, 0);
+    while done < 300 || ended < 30 {
+        let (client, _) = zygote("brief", &[]);
+        let mut pause = Duration::ZERO;
+        loop {
+            match client.request(b"exit 7", &[], soon()) {
+                Ok(child) => assert_eq!(child.reap().unwrap(), Ended::Exited(7)),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+                    ended += 1;
+                    break;
+                }
+            }
+            done += 1;
+            // Each a little longer, to the end of the zygote's patience.
+            pause += Duration::from_micros(50);
+            let until = std::time::Instant::now() + pause;
+            while std::time::Instant::now() < until {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_spare_that_was_killed_costs_no_request() {
+    let _watchdog = watchdog(LONG);
+    let (client, pid) = zygote("plain", &[]);
+    for _ in 0..20 {
+        assert_eq!(ask(&client, "exit 7"), Ended::Exited(7));
+        proc::until(|| spare(pid).is_some());
+        let spare = spare(pid).unwrap();
+        send(spare, Signal::KILL);
+        proc::until(|| proc::has_ended(spare));
+    }
+    assert_eq!(ask(&client, "exit 7"), Ended::Exited(7));
+    drop(client);
+    assert!(Task::leader(pid).state().is_none() && spare(pid).is_none(), "they are reaped");
+}
+
+#[test]
+fn what_a_zygote_could_not_do_before_is_no_answer_to_a_later_request() {
+    let _watchdog = watchdog(LONG);
+    let (client, pid) = zygote("plain", &[]);
+    let descriptors = |most| {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        let zygote = Pid::from_raw(i32::try_from(pid).unwrap());
+        prlimit(zygote, Resource::Nofile, Rlimit { current: Some(most), ..getrlimit(Resource::Nofile) })
+            .unwrap();
+    };
+    let sleeps = || Task::leader(pid).usage().unwrap().sleeps;
+    assert_eq!(ask(&client, "exit 7"), Ended::Exited(7));
+    proc::until(|| spare(pid).is_some() && Task::leader(pid).state() == Some('S'));
+    let before = sleeps();
+    descriptors(5);
+    assert_eq!(ask(&client, "exit 7"), Ended::Exited(7), "by the spare");
+    proc::until(|| sleeps() > before);
+    descriptors(100);
+    assert_eq!(ask(&client, "exit 7"), Ended::Exited(7));
+    proc::until(|| spare(pid).is_some());
+    descriptors(5);
+    assert_eq!(ask(&client, "exit 7"), Ended::Exited(7), "by the spare");
+    let error = client.request(b"exit 7", &[], soon()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+}
+
+#[test]
+fn a_zygote_is_given_up_also_while_a_copy_of_the_requester_has_its_socket() {
+    let _watchdog = watchdog(LONG);
+    let (client, pid) = zygote("plain", &[]);
+    assert_eq!(ask(&client, "exit 0"), Ended::Exited(0));
+    proc::until(|| spare(pid).is_some());
+    // SAFETY: the copy only waits.
+    let copy = unsafe { libc::fork() };
+    if copy == 0 {
+        loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        }
+    }
+    drop(client);
+    assert!(Task::leader(pid).state().is_none() && spare(pid).is_none(), "they are reaped");
+    let copy = rustix::process::Pid::from_raw(copy).unwrap();
+    kill_process(copy, Signal::KILL).unwrap();
+    rustix::process::waitpid(Some(copy), rustix::process::WaitOptions::empty()).unwrap();
+}
+
+#[test]
+fn a_process_that_may_have_no_more_descriptors_says_so() {
+    let _watchdog = watchdog(LONG);
+    let (client, _) = zygote("narrow", &[]);
+    let file = std::fs::File::open("/dev/null").unwrap();
+    assert_eq!(ask(&client, "exit 7"), Ended::Exited(7));
+    let child = client.request(b"count", &[file.as_fd(); 40], soon()).unwrap();
+    assert_eq!(child.reap().unwrap(), Ended::Exited(NOT_WHOLE));
+    assert_eq!(ask(&client, "exit 7"), Ended::Exited(7));
 }
 
 #[test]

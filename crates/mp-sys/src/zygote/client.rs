@@ -1,13 +1,12 @@
 //! The requester's side.
 //!
 //! A request ends in one of three ways: with a [`Child`]; refused by the zygote, which is as it was; or broken, and then the
-//! zygote is ended and nothing is left of it. What "broken" leaves in the zygote's group is at most the zygote and one process before
-//! its gate, since one request is under way at a time.
+//! zygote is ended and nothing is left of it. What "broken" leaves in the zygote's group is at most the zygote and one process without a
+//! job, since one is wanted at a time.
 
 use super::server::raw_pid;
 use super::wire;
 use crate::deadline::Deadline;
-use crate::gate::Gate;
 use crate::poll::{Interest, poll};
 use crate::process::Child;
 use crate::{crash, fork};
@@ -30,13 +29,15 @@ pub struct Client {
 struct Line {
     socket: OwnedFd,
     zygote: Child,
+    /// A process was wanted ahead of its request; the answer has not been read.
+    is_ahead: bool,
 }
 
 /// Why there is no process.
 enum Failure {
     /// Nothing was made, and the zygote goes on.
     Refused(io::Error),
-    /// The zygote is not to be asked again. There may be a process before its gate.
+    /// The zygote is not to be asked again. There may be a process without a job.
     Broken(io::Error),
 }
 
@@ -48,7 +49,7 @@ impl Client {
     /// The client of a child of this process that calls [`serve`](super::serve) with the other end of `socket`.
     #[must_use]
     pub fn new(socket: OwnedFd, zygote: Child) -> Self {
-        Self { of_pid: fork::pid(), line: Mutex::new(Some(Line { socket, zygote })) }
+        Self { of_pid: fork::pid(), line: Mutex::new(Some(Line { socket, zygote, is_ahead: false })) }
     }
 
     /// Has the zygote start a process that runs its job with `bytes` and duplicates of `fds`; it is a child of this process.
@@ -69,7 +70,7 @@ impl Client {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "a zygote serves its parent alone"));
         }
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = line.as_ref().ok_or_else(gone)?.ask(bytes, fds, until);
+        let asked = line.as_mut().ok_or_else(gone)?.ask(bytes, fds, until);
         match asked {
             Ok(child) => Ok(child),
             Err(Failure::Refused(error)) => Err(error),
@@ -96,55 +97,88 @@ impl Drop for Client {
     fn drop(&mut self) {
         let line = self.line.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(line) = line.filter(|_| fork::pid() == self.of_pid) {
-            // It has nothing to finish. Neither can fail for a child that only we reap.
-            let _ = line.zygote.kill();
-            let _ = line.zygote.reap();
+            // It has nothing to finish.
+            line.give_up();
         }
     }
 }
 
 impl Line {
-    fn ask(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], until: Deadline) -> Result<Child, Failure> {
+    fn ask(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>], until: Deadline) -> Result<Child, Failure> {
         let head = wire::head(bytes).map_err(Failure::Refused)?;
         if fds.len() > super::DESCRIPTORS_MAX {
             let text =
                 format!("a request with {} descriptors: it may have {}", fds.len(), super::DESCRIPTORS_MAX);
             return Err(Failure::Refused(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
-        let gate = Gate::new().map_err(Failure::Refused)?;
-        let fds: Vec<BorrowedFd<'_>> = [gate.end()].into_iter().chain(fds.iter().copied()).collect();
         let parts = [IoSlice::new(&head), IoSlice::new(bytes)];
-        // It reads nothing but requests and there is no other: there is room, or never will be.
-        match wire::send(&self.socket, &parts, &fds, SendFlags::DONTWAIT) {
+        loop {
+            let was_ahead = std::mem::replace(&mut self.is_ahead, false);
+            if !was_ahead {
+                self.want()?;
+            }
+            let (child, line) = match self.answer(until) {
+                // It was true then.
+                Err(Failure::Refused(_)) if was_ahead => continue,
+                other => other?,
+            };
+            crash::point("zygote.heard");
+            // From here on the child is not among what the zygote leaves.
+            match setpgid(raw_pid(child.pid()), Some(getpgrp())) {
+                // Not even a zombie: this program has its children reaped by the system.
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(Failure::Broken(error.into())),
+            }
+            crash::point("zygote.moved");
+            // It reads nothing else: there is room, or never will be.
+            match wire::send(&line, &parts, fds, SendFlags::DONTWAIT) {
+                Ok(()) => {}
+                // The spare has ended: of idleness, or somebody has killed it.
+                Err(Errno::PIPE | Errno::CONNRESET) if was_ahead => {
+                    end(&child);
+                    continue;
+                }
+                // Killed at its start, as its status will tell.
+                Err(Errno::PIPE | Errno::CONNRESET) => {}
+                Err(error) => {
+                    end(&child);
+                    return Err(Failure::Refused(error.into()));
+                }
+            }
+            crash::point("zygote.sent");
+            // If the zygote is gone, the next request finds that.
+            self.is_ahead = self.want().is_ok();
+            return Ok(child);
+        }
+    }
+
+    /// Has the zygote make a process.
+    fn want(&self) -> Result<(), Failure> {
+        // It reads nothing else and there is one at a time: there is room, or never will be.
+        match wire::send(&self.socket, &[IoSlice::new(&wire::WANT)], &[], SendFlags::DONTWAIT) {
             Ok(()) => {}
             Err(Errno::PIPE | Errno::CONNRESET) => return Err(Failure::Broken(gone())),
             Err(error) => return Err(Failure::Refused(error.into())),
         }
         crash::point("zygote.asked");
-        let taken = self.answer(until).and_then(|child| {
-            crash::point("zygote.heard");
-            // From here on the child is not among what the zygote leaves.
-            match setpgid(raw_pid(child.pid()), Some(getpgrp())) {
-                // Not even a zombie: this program has its children reaped by the system.
-                Ok(()) | Err(Errno::SRCH) => Ok(child),
-                Err(error) => Err(Failure::Broken(error.into())),
-            }
-        });
-        gate.set(taken.is_ok());
-        crash::point("zygote.opened");
-        taken
+        Ok(())
     }
 
-    /// The zygote's answer.
-    fn answer(&self, until: Deadline) -> Result<Child, Failure> {
-        let broken = |error: Errno| Failure::Broken(error.into());
-        let (socket, zygote) = ((self.socket.as_fd(), Interest::Read), (self.zygote.pidfd(), Interest::Read));
-        let ready = poll(&[socket, zygote], Some(until)).map_err(Failure::Broken)?;
-        if !ready.contains(&true) {
-            return Err(Failure::Broken(io::ErrorKind::TimedOut.into()));
+    /// The zygote's answer: a process, and the line to it.
+    fn answer(&self, until: Deadline) -> Result<(Child, OwnedFd), Failure> {
+        let socket = (self.socket.as_fd(), Interest::Read);
+        let zygote = (self.zygote.pidfd(), Interest::Read);
+        match poll(&[socket, zygote], Some(until)).map_err(Failure::Broken)?[..] {
+            [_, true] => Err(Failure::Broken(gone())),
+            [true, false] => self.read(),
+            _ => Err(Failure::Broken(io::ErrorKind::TimedOut.into())),
         }
+    }
+
+    /// The answer that has come.
+    fn read(&self) -> Result<(Child, OwnedFd), Failure> {
+        let broken = |error: Errno| Failure::Broken(error.into());
         let mut buffer = [0; wire::Answer::LEN];
-        // A zygote that has ended may have answered before.
         let mut frame = match wire::receive(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
             Ok(frame) if frame.len > 0 => frame,
             Ok(_) | Err(Errno::AGAIN | Errno::CONNRESET) => return Err(Failure::Broken(gone())),
@@ -152,23 +186,29 @@ impl Line {
         };
         let answer =
             buffer.get(..frame.len).and_then(wire::Answer::from_bytes).ok_or(broken(Errno::BADMSG))?;
-        match (answer.status, frame.fds.pop()) {
-            (wire::MADE, Some(pidfd)) => Ok(Child::new(answer.pid, pidfd)),
-            (wire::MADE, None) if frame.is_cut => Err(broken(Errno::MFILE)),
-            (wire::NOT_ALONE, None) => {
+        let (line, pidfd) = (frame.fds.pop(), frame.fds.pop());
+        match (answer.status, pidfd, line) {
+            (wire::MADE, Some(pidfd), Some(line)) => Ok((Child::new(answer.pid, pidfd), line)),
+            (wire::MADE, ..) if frame.is_cut => Err(broken(Errno::MFILE)),
+            (wire::NOT_ALONE, None, None) => {
                 let text = "the zygote has more than one thread";
                 Err(Failure::Refused(io::Error::new(io::ErrorKind::ResourceBusy, text)))
             }
-            (errno @ 1.., None) => Err(Failure::Refused(io::Error::from_raw_os_error(errno))),
+            (errno @ 1.., None, None) => Err(Failure::Refused(io::Error::from_raw_os_error(errno))),
             _ => Err(broken(Errno::BADMSG)),
         }
     }
 
-    /// Ends the zygote, and reaps it and what it made last; that has found its gate shut.
+    /// Ends the zygote, and reaps it and what it made last, which has no job.
     fn give_up(self) {
         // Neither can fail: it is a child that nobody else has reaped.
         let _ = self.zygote.kill();
         let _ = self.zygote.wait_ended(None);
+        // A spare finds the end of its line when that is closed with the answer. It is read first: a copy of this process may hold the socket, too.
+        if let Ok((spare, _)) = self.read() {
+            end(&spare);
+        }
+        drop(self.socket);
         let mut left = 2;
         while left > 0 {
             // The group is named after the zygote, and its number is nobody else's while one of the two is not reaped. If there is but
@@ -182,4 +222,11 @@ impl Line {
         // If it ended before it had its group.
         let _ = self.zygote.reap();
     }
+}
+
+/// Ends a process without a job, and reaps it.
+fn end(child: &Child) {
+    // Neither can fail for a child that only we reap.
+    let _ = child.kill();
+    let _ = child.reap();
 }

@@ -4,29 +4,36 @@
 //! `CLONE_PARENT | CLONE_PIDFD`, so that the new process is the *requester's* child, is reaped by it like any other, and outlives the
 //! zygote. A start costs what copying the zygote's few pages costs, however large the requester is.
 //!
-//! Owns: the socket between the two, and the zygote's process group. One request is under way at a time:
+//! Owns: the socket between the two, the line to the process that was cloned last, and the zygote's process group. One request is under way at
+//! a time:
 //!
 //! ```text
 //! requester (`Client`)                   zygote (`serve`)                    new process
-//! makes a pipe, the gate
-//! sends bytes, gate, descriptors    →    counts its threads, clones     →    mends the C library's state,
-//! receives pid and pidfd            ←    answers, forgets the request        waits at the gate
+//! says that it wants a process      →    counts its threads, makes a
+//!                                        line, clones                   →    mends the C library's state,
+//! receives pid, pidfd and line      ←    answers, forgets all three          waits for what comes by its line
 //! moves it into its own group
-//! opens the gate                    →    →    →    →    →    →    →    →     runs the job, exits with its code
+//! sends bytes and descriptors       →    →    →    →    →    →    →    →     runs the job, exits with its code
+//! says that it wants the next one   →    and so on                      →    this one waits: the *spare*
 //! ```
 //!
+//! So the next request finds its process made, and costs two wake-ups, of the spare and by its end. The answer lies in the socket until then. It says
+//! nothing about that request: if it is a failure, or the spare has died, another process is wanted.
+//!
 //! The zygote leads a process group of its own, and what it clones is born there. So a process is either in the requester's group,
-//! and then [`Client::request`] has given its [`Child`](crate::process::Child) to the caller, or in the zygote's, and then no job has run in it. An error
-//! means that nothing ran.
+//! and then it may have a job, or in the zygote's, and then it has none. An error means that nothing ran.
 //!
 //! Death, at any instruction:
 //!
 //! | who | what follows |
 //! |---|---|
 //! | zygote, idle | the next request is an error at once; processes that run are not touched, and are reaped with their own status |
-//! | zygote, during a request | its pidfd tells; the gate is shut, and whatever is left in its group ends without a job and is reaped |
-//! | requester | the socket ends, and the zygote with it; a process before its gate finds the end of the pipe and exits; `init` reaps both |
-//! | new process | its parent reaps it; a gate without a reader is no harm |
+//! | zygote, during a request | its pidfd tells; whatever is left in its group is without a job, is ended and reaped |
+//! | requester | the socket ends, and the zygote with it; a process without its job finds the end of its line and exits; `init` reaps both |
+//! | new process | its parent reaps it; if it was the spare, the request takes another one |
+//!
+//! A spare that nobody asks ends as its zygote does. It shuts its line first, and then looks once more: what was sent before is done, and who sends later finds
+//! the line shut.
 //!
 //! Who may ask (nobody but the requester): the socket has no name and comes from [`pair`], so only they who inherited an end can use it. That is
 //! the zygote; programs started meanwhile do not get it (close-on-exec), and in a process made by somebody else's `fork` the [`Client`] refuses.
@@ -54,10 +61,10 @@ use std::time::Duration;
 /// Bytes that a request may have.
 pub const BYTES_MAX: usize = 64 * 1024;
 
-/// Descriptors that a request may have: what the system lets travel at once, without the gate.
-pub const DESCRIPTORS_MAX: usize = wire::DESCRIPTORS_MAX - 1;
+/// Descriptors that a request may have: what the system lets travel at once.
+pub const DESCRIPTORS_MAX: usize = wire::DESCRIPTORS_MAX;
 
-/// Makes the zygote that will [`serve`] this socket end when nobody has asked it for so long; 0 for never.
+/// Makes the zygote that will [`serve`] this socket end, and its spare, when nobody has asked for so long; 0 for never.
 ///
 /// # Errors
 /// What `setsockopt` says.
@@ -72,8 +79,13 @@ pub fn end_when_idle(socket: &OwnedFd, idle: Duration) -> io::Result<()> {
 /// # Errors
 /// No free descriptor.
 pub fn pair() -> io::Result<[OwnedFd; 2]> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    let (ours, its) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let [ours, its] = line()?;
     Ok([ours, crate::start::above_standard(its)?])
+}
+
+fn line() -> io::Result<[OwnedFd; 2]> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let (one, other) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok([one, other])
 }

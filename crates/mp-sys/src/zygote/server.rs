@@ -11,16 +11,16 @@
 #![expect(unsafe_code, reason = "a raw clone, and mending the C library's state after it")]
 
 use super::{BYTES_MAX, wire};
-use crate::gate::pass;
 use crate::process::{EXIT_PANICKED, is_alone, tasks};
 use crate::robust::{Registered, registered};
 use crate::start::{block_signals, restore_signals};
 use crate::{crash, force};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use rustix::process::Pid;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
 
 /// What a [`Client`](super::Client) asked a new process to do.
@@ -60,55 +60,64 @@ pub fn supported() -> io::Result<()> {
     tasks().map(drop)
 }
 
-/// Is a zygote: clones this process at each request that comes from `socket`, until the other end is closed, or for as long as
+/// Is a zygote: clones this process as often as `socket` asks for it, until the other end is closed, or for as long as
 /// [`end_when_idle`](super::end_when_idle) says.
 ///
-/// In the new process `run` is called, and what it returns is the exit code; a panic is 101. The caller's process
+/// In a new process that gets a request `run` is called with it, or with why it did not come whole (it may have no more descriptors), and what that returns is the exit code; a
+/// panic is 101. The caller's process
 /// has one thread and has written out what it buffers.
 ///
 /// # Errors
 /// As [`supported`]; this process leads a session, or `socket` is none from [`pair`](super::pair).
-pub fn serve(socket: OwnedFd, mut run: impl FnMut(Request) -> i32) -> io::Result<()> {
+pub fn serve(socket: OwnedFd, mut run: impl FnMut(io::Result<Request>) -> i32) -> io::Result<()> {
     let mend = Mend::find()?;
     let tasks = tasks()?;
     rustix::process::setpgid(None, None)?;
+    let idle = sockopt::socket_timeout(&socket, Timeout::Recv)?;
+    // For what the new processes get; each writes to its own copy.
     let mut buffer = vec![0; wire::HEAD + BYTES_MAX];
     let mask = block_signals();
     let served = loop {
-        let frame = match wire::receive(&socket, &mut buffer, RecvFlags::empty()) {
+        let mut word = [0; wire::WANT.len()];
+        let asked = match wire::receive(&socket, &mut word, RecvFlags::empty()) {
             Ok(frame) if frame.len == 0 => break Ok(()),
-            Ok(frame) => frame,
+            Ok(frame) if !frame.is_cut && word == wire::WANT => Ok(()),
+            Ok(_) => Err(libc::EBADMSG),
             // The requester has gone and has left an answer unread; or nobody has asked for a while.
             Err(Errno::CONNRESET | Errno::AGAIN) => break Ok(()),
             Err(error) => break Err(error.into()),
         };
         crash::point("zygote.received");
-        let made = understand(frame, &buffer).and_then(|(request, gate)| {
+        let made = asked.and_then(|()| {
             if !is_alone(&tasks).unwrap_or(false) {
                 return Err(wire::NOT_ALONE);
             }
-            Ok((clone(&mend)?, request, gate))
+            let status = |error: io::Error| error.raw_os_error().unwrap_or(libc::EMFILE);
+            let [theirs, its] = super::line().map_err(status)?;
+            sockopt::set_socket_timeout(&its, Timeout::Recv, idle).map_err(Errno::raw_os_error)?;
+            Ok((clone(&mend)?, theirs, its))
         });
         let answered = match made {
-            Ok((Made::New, request, gate)) => {
+            Ok((Made::New, theirs, its)) => {
                 // SAFETY: this is the process that was just cloned, by this thread, which `list` is of.
                 unsafe { mend.list.renew() };
-                drop((socket, tasks));
+                // The line's other end above all: while it is open here, this end finds no end.
+                drop((socket, tasks, theirs));
                 crash::point("zygote.born");
-                pass(gate);
+                let request = wait_for_request(its, &mut buffer);
                 crash::point("zygote.passed");
                 restore_signals(&mask);
                 // Nothing may unwind into the zygote's program.
                 let code = std::panic::catch_unwind(AssertUnwindSafe(|| run(request)));
                 std::process::exit(code.unwrap_or(EXIT_PANICKED));
             }
-            Ok((Made::Old { pid, pidfd }, request, gate)) => {
+            Ok((Made::Old { pid, pidfd }, theirs, its)) => {
                 crash::point("zygote.cloned");
-                // Before the answer: who has it finds that no other process has the descriptors.
-                drop((request, gate));
-                answer(&socket, wire::Answer { status: wire::MADE, pid }, Some(&pidfd))
+                // Before the answer: who has it finds that no other process has this end.
+                drop(its);
+                answer(&socket, wire::Answer { status: wire::MADE, pid }, &[pidfd.as_fd(), theirs.as_fd()])
             }
-            Err(status) => answer(&socket, wire::Answer { status, pid: 0 }, None),
+            Err(status) => answer(&socket, wire::Answer { status, pid: 0 }, &[]),
         };
         crash::point("zygote.answered");
         match answered {
@@ -121,22 +130,33 @@ pub fn serve(socket: OwnedFd, mut run: impl FnMut(Request) -> i32) -> io::Result
     served
 }
 
-/// The request in a frame, and its gate; otherwise the status to answer.
-fn understand(mut frame: wire::Frame, buffer: &[u8]) -> Result<(Request, OwnedFd), i32> {
-    if frame.is_cut {
-        return Err(libc::EMFILE);
+/// Waits for the request that a new process is for; ends this process if there comes none. An error if it did not come whole.
+fn wait_for_request(line: OwnedFd, buffer: &mut [u8]) -> io::Result<Request> {
+    let frame = match wire::receive(&line, buffer, RecvFlags::empty()) {
+        // Nobody has asked for a while. No request can come any more after this, but one that has come before is there.
+        Err(Errno::AGAIN) => {
+            shutdown(&line, Shutdown::Read)?;
+            wire::receive(&line, buffer, RecvFlags::DONTWAIT)
+        }
+        other => other,
+    };
+    match frame {
+        Ok(frame) if frame.len > 0 => understand(frame, buffer),
+        // SAFETY: ends this process without running anything of the program's, none of which it has begun.
+        _ => unsafe { libc::_exit(0) },
     }
-    let bytes = buffer.get(..frame.len).and_then(wire::body).ok_or(libc::EBADMSG)?.to_vec();
-    if frame.fds.is_empty() {
-        return Err(libc::EBADMSG);
-    }
-    let gate = frame.fds.remove(0);
-    Ok((Request { bytes, fds: frame.fds }, gate))
 }
 
-fn answer(socket: &OwnedFd, answer: wire::Answer, pidfd: Option<&OwnedFd>) -> Result<(), Errno> {
-    let pidfd: Vec<_> = pidfd.map(AsFd::as_fd).into_iter().collect();
-    wire::send(socket, &[IoSlice::new(&answer.to_bytes())], &pidfd, SendFlags::empty())
+fn understand(frame: wire::Frame, buffer: &[u8]) -> io::Result<Request> {
+    if frame.is_cut {
+        return Err(Errno::MFILE.into());
+    }
+    let bytes = buffer.get(..frame.len).and_then(wire::body).ok_or(Errno::BADMSG)?.to_vec();
+    Ok(Request { bytes, fds: frame.fds })
+}
+
+fn answer(socket: &OwnedFd, answer: wire::Answer, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    wire::send(socket, &[IoSlice::new(&answer.to_bytes())], fds, SendFlags::empty())
 }
 
 /// In which of the two processes a clone returned.

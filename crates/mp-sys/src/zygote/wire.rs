@@ -1,8 +1,9 @@
-//! Frames between a requester and its zygote.
+//! Frames between a requester, its zygote and a new process.
 //!
 //! ```text
-//! request   length of the bytes (u32) | bytes      with it: the gate's reading end, then the request's descriptors
-//! answer    status (i32) | pid (u32)               with it, if the status is MADE: the pidfd
+//! to the zygote            WANT (u32)
+//! its answer               status (i32) | pid (u32)           with it, if the status is MADE: the pidfd, and the line to the new process
+//! to the new process       length of the bytes (u32) | bytes  with it: the request's descriptors
 //! ```
 //!
 //! Both ends are of one program, or trust each other as if they were; still every length and number is checked.
@@ -21,6 +22,9 @@ pub(super) const DESCRIPTORS_MAX: usize = 253;
 
 /// Before the bytes of a request.
 pub(super) const HEAD: usize = 4;
+
+/// What a zygote is told: a process is wanted. Any other word is a mistake.
+pub(super) const WANT: [u8; 4] = *b"want";
 
 /// An answer's status: the process is made. Above it: the system's error number.
 pub(super) const MADE: i32 = 0;

@@ -40,6 +40,13 @@ fn be_zygote(socket: i32, kind: &str) -> i32 {
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     match kind {
         "idle" => mp_sys::zygote::end_when_idle(&socket, Duration::from_millis(300)).unwrap(),
+        // As brief as the system's clock can have it.
+        "brief" => mp_sys::zygote::end_when_idle(&socket, Duration::from_micros(1)).unwrap(),
+        "narrow" => {
+            use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+            let limit = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: Some(30), ..limit }).unwrap();
+        }
         "threaded" => drop(std::thread::spawn(std::thread::park)),
         "masked" => block_usr1(),
         // What a new process must not take over: the ids cached here, and a held word in the robust list.
