@@ -278,14 +278,25 @@ pub fn timed<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<(T, Duration)> {
     Ok((value, start.elapsed()))
 }
 
-/// Times starts of processes, each of which has ended when `start` returns; it gets the number of the start.
+/// What a program does between two starts, when it does not only start processes.
+pub const OTHER_WORK: Duration = Duration::from_micros(500);
+
+/// Times starts of processes, each of which has ended when `start` returns; it gets the number of the start. After each of them this process works for
+/// `rest`, which is not timed.
 ///
 /// # Errors
 /// Those of `start`.
-pub fn starts(plan: &Plan, start: impl Fn(u32) -> Outcome<()>) -> Outcome<Duration> {
-    (0..plan.warm_up).try_for_each(&start)?;
-    let ((), time) = timed(|| (0..plan.count).try_for_each(&start))?;
-    Ok(time)
+pub fn starts(plan: &Plan, rest: Duration, start: impl Fn(u32) -> Outcome<()>) -> Outcome<Duration> {
+    let one = |number| {
+        let ((), time) = timed(|| start(number))?;
+        let until = Instant::now() + rest;
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        Ok(time)
+    };
+    (0..plan.warm_up).try_for_each(|number| one(number).map(drop))?;
+    (0..plan.count).map(one).sum()
 }
 
 #[cfg(test)]

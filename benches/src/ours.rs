@@ -4,7 +4,7 @@
 use crate::Outcome;
 use crate::cells::{self, median_of};
 use crate::machine::{Pinned, move_to};
-use crate::measure::{Plan, starts};
+use crate::measure::{OTHER_WORK, Plan, starts};
 use crate::payload::{self, Payload};
 use multiproc::shm::latest::latest;
 use multiproc::shm::{Latest, LatestWriter, Value};
@@ -27,7 +27,8 @@ fn plus_one(number: u32) -> u32 {
 /// # Errors
 /// When the library fails, or a result is wrong.
 pub fn spawn(plan: &Plan) -> Outcome<Duration> {
-    spawn_by(&Process::builder(), plan)
+    let builder = Process::builder();
+    starts(plan, Duration::ZERO, |number| check_start(&builder, number))
 }
 
 /// As [`spawn`], with a fork server, which is started before the clock.
@@ -35,12 +36,24 @@ pub fn spawn(plan: &Plan) -> Outcome<Duration> {
 /// # Errors
 /// As [`spawn`]; there can be no fork server here.
 pub fn spawn_forkserver(plan: &Plan) -> Outcome<Duration> {
+    spawn_served(plan, Duration::ZERO)
+}
+
+/// As [`spawn_forkserver`], with other work between the starts: the next process is made meanwhile.
+///
+/// # Errors
+/// As [`spawn_forkserver`].
+pub fn spawn_forkserver_spaced(plan: &Plan) -> Outcome<Duration> {
+    spawn_served(plan, OTHER_WORK)
+}
+
+fn spawn_served(plan: &Plan, rest: Duration) -> Outcome<Duration> {
     let server = ForkServer::new();
     let builder = Process::builder().fork_server(&server);
     check_start(&builder, 0)?;
     // Otherwise it was executed anew.
     let pid = server.pid().ok_or("there can be no fork server here")?;
-    let time = spawn_by(&builder, plan)?;
+    let time = starts(plan, rest, |number| check_start(&builder, number))?;
     if server.pid() == Some(pid) { Ok(time) } else { Err("the fork server has ended".into()) }
 }
 
@@ -58,10 +71,6 @@ pub fn spawn_with_heap(plan: &Plan) -> Outcome<Duration> {
 /// As [`spawn_forkserver`].
 pub fn spawn_forkserver_with_heap(plan: &Plan) -> Outcome<Duration> {
     beside_heap(|| spawn_forkserver(plan))
-}
-
-fn spawn_by(builder: &Builder, plan: &Plan) -> Outcome<Duration> {
-    starts(plan, |number| check_start(builder, number))
 }
 
 fn check_start(builder: &Builder, number: u32) -> Outcome<()> {

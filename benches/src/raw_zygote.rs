@@ -11,7 +11,7 @@
 
 use crate::Outcome;
 use crate::channels::Role;
-use crate::measure::{Plan, starts};
+use crate::measure::{OTHER_WORK, Plan, starts};
 use crate::second::{Found, Job, Second};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -83,12 +83,24 @@ fn take(socket: &OwnedFd) -> Outcome<OwnedFd> {
 /// # Errors
 /// When it fails, or an exit code is wrong.
 pub fn fork(plan: &Plan) -> Outcome<Duration> {
+    copies(plan, Duration::ZERO)
+}
+
+/// As [`fork`], with other work between the starts.
+///
+/// # Errors
+/// As [`fork`].
+pub fn fork_spaced(plan: &Plan) -> Outcome<Duration> {
+    copies(plan, OTHER_WORK)
+}
+
+fn copies(plan: &Plan, rest: Duration) -> Outcome<Duration> {
     let (ours, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let job = Job::anywhere("zygote", 1, plan);
     let mut zygote = Second::start(job, &[its.as_fd()])?;
     drop(its);
     zygote.meet()?;
-    let time = starts(plan, |number| {
+    let time = starts(plan, rest, |number| {
         let code = number.to_le_bytes()[0];
         send(&ours, &[code], SendFlags::NOSIGNAL)?;
         let status = waitid(WaitId::PidFd(take(&ours)?.as_fd()), WaitIdOptions::EXITED)?;

@@ -76,7 +76,7 @@ fn plan(quick: bool, count: u32) -> Plan {
 }
 
 /// Those of starting processes.
-fn starts(quick: bool) -> [Measurement; 4] {
+fn starts(quick: bool) -> [Measurement; 5] {
     let raw = Contestant::new("raw zygote", raw_zygote::fork).at_most(1.3);
     let python = python::if_here([Contestant::new("Python forkserver", python::forkserver).one_in(20)]);
     [
@@ -100,6 +100,13 @@ fn starts(quick: bool) -> [Measurement; 4] {
             plan: plan(quick, 2000),
             ours: Contestant::new("multiproc", ours::spawn_forkserver),
             peers: [raw].into_iter().chain(python).collect(),
+        },
+        Measurement {
+            name: "spawn_forkserver_spaced",
+            unit: Unit::Microseconds,
+            plan: plan(quick, 2000),
+            ours: Contestant::new("multiproc", ours::spawn_forkserver_spaced),
+            peers: vec![Contestant::new("raw zygote", raw_zygote::fork_spaced).at_most(1.3)],
         },
         Measurement {
             name: "spawn_forkserver_1gib",

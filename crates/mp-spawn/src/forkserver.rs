@@ -7,13 +7,13 @@
 //! this process                                the zygote                          the new process
 //! starts the zygote, when there is none   →   hook: attaches to the session,
 //!                                             runs the preload function
-//! says that it wants a process            →   clones itself                   →   waits for its order: the spare
+//! rings: it wants a process               →   clones itself                   →   joins the session, waits for its order: the spare
 //! has the new process as its child        ←
 //! sends an order and descriptors          →   →   →   →   →   →   →   →   →   →   sets up what was ordered, and
 //!                                                                                 takes its job, as any other does
 //! ```
 //!
-//! The next process is wanted as soon as the order is sent, so it is there when the next one starts.
+//! The next process is wanted at the same time, so it is there when the next one starts.
 //!
 //! Death: of the zygote is found at the next start, which starts another one; processes that run are children of this one and go on. Of this process
 //! ends the zygote. Nothing of a job has run when a start fails, so it is safe to try again.
@@ -155,7 +155,7 @@ impl ForkServer {
         if let Some(zygote) = zygotes.iter().find(|zygote| zygote.session == session) {
             return Ok(zygote.clone());
         }
-        let [ours, its] = zygote::pair()?;
+        let (ours, its) = zygote::pair()?;
         let file = above_standard(session.fd())?;
         let preload = match self.0.preload {
             Some(preload) => FnRef::new(preload).seal(session).map_err(io::Error::other)?,
@@ -346,7 +346,19 @@ pub(crate) fn run(marker: &str) -> Result<(), String> {
     crate::panics::catch(|| preload.map_or((), |preload| preload.call(())))
         .map_err(|panic| format!("the preload function: {panic}"))?;
     zygote::end_when_idle(&socket, Duration::from_secs(marker.idle_seconds)).map_err(text)?;
-    zygote::serve(socket, |request| born(session, request)).map_err(text)
+    rehearse(session);
+    // A spare is a participant of the session already. If it cannot be one, its job tells why.
+    zygote::serve(socket, || drop(session.me()), |request| born(session, request)).map_err(text)
+}
+
+/// What a job needs besides: done once here, the names of functions are known, and what ends threads is set up, in each copy.
+fn rehearse(session: Session) {
+    fn nothing((): ()) {}
+    let sealed = FnRef::<(), ()>::new(nothing).seal(session);
+    // If this fails, a job fails, too, and tells.
+    if let Ok(Ok(nothing)) = sealed.map(|sealed| FnRef::<(), ()>::unseal(session, sealed)) {
+        nothing.call(());
+    }
 }
 
 /// In a new process: does its job; the code to exit with.

@@ -101,6 +101,7 @@ fn a7_a_killed_server_loses_no_process_and_is_made_anew() {
     let doomed = builder.spawn(waiting, gate).unwrap();
     let first = server.pid().unwrap();
     send(first, Signal::KILL);
+    proc::until(|| proc::has_ended(first));
     let after = builder.spawn(|n: u32| n + 1, 1).unwrap();
     assert_ne!(server.pid().unwrap(), first);
     assert_eq!(after.join().unwrap(), 2);

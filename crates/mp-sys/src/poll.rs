@@ -97,6 +97,13 @@ impl AsFd for EventFd {
     }
 }
 
+/// One that another process has made.
+impl From<OwnedFd> for EventFd {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
 impl std::task::Wake for EventFd {
     fn wake(self: std::sync::Arc<Self>) {
         self.ring();

@@ -27,6 +27,20 @@ fn ask(client: &Client, job: &str) -> Ended {
     client.request(job.as_bytes(), &[], soon()).unwrap().reap().unwrap()
 }
 
+/// A variable that a new process has set when it gets its job.
+const PREPARED: &str = "MP_SYS_TEST_PREPARED";
+
+fn prepare(kind: &str) {
+    // SAFETY: a new process has one thread.
+    unsafe { std::env::set_var(PREPARED, std::process::id().to_string()) };
+    assert!(kind != "unprepared", "as asked");
+}
+
+/// 0 if this very process was prepared.
+fn is_prepared() -> i32 {
+    i32::from(std::env::var(PREPARED).ok() != Some(std::process::id().to_string()))
+}
+
 /// The process in a zygote's group that has no job yet.
 fn spare(zygote: u32) -> Option<u32> {
     proc::children().into_iter().find(|&child| child != zygote && group(child) == Some(zygote))
@@ -44,6 +58,8 @@ fn job(request: io::Result<Request>) -> i32 {
     match text.split(' ').next().unwrap() {
         "panic" => panic!("as asked"),
         "ids" => ids(),
+        "start" => start(),
+        "prepared" => is_prepared(),
         "work" => work(request.fds),
         "descriptors" => descriptors(&request.fds),
         "mask" => mask(),
@@ -74,6 +90,29 @@ fn ids() -> i32 {
     // SAFETY: signal 0 only asks whether there is such a thread.
     assert_eq!(unsafe { libc::raise(0) }, 0);
     0
+}
+
+/// 0 if this process, and a copy of it, know when they were started.
+fn start() -> i32 {
+    let knows = || {
+        let status = mp_sys::process::status(std::process::id()).unwrap().unwrap();
+        mp_sys::process::own_start_time() == status.start_time
+    };
+    if !knows() {
+        return 1;
+    }
+    // The next tick, so that it was not started in the same one.
+    let ticks = rustix::param::clock_ticks_per_second();
+    std::thread::sleep(Duration::from_nanos(1_000_000_000 / ticks));
+    // SAFETY: this process has one thread.
+    let copy = unsafe { libc::fork() };
+    if copy == 0 {
+        // SAFETY: ends the copy without running anything of this program's.
+        unsafe { libc::_exit(i32::from(!knows())) }
+    }
+    let copy = rustix::process::Pid::from_raw(copy).unwrap();
+    let ended = rustix::process::waitpid(Some(copy), rustix::process::WaitOptions::empty()).unwrap().unwrap();
+    ended.1.exit_status().unwrap_or(2)
 }
 
 fn work(fds: Vec<OwnedFd>) -> i32 {
@@ -195,6 +234,26 @@ fn a_new_process_is_one_of_its_own_for_the_c_library_and_for_us() {
 }
 
 #[test]
+fn a_new_process_is_prepared_and_whatever_comes_of_that_it_does_its_job() {
+    let _watchdog = watchdog(LONG);
+    for kind in ["plain", "unprepared"] {
+        let (client, _) = zygote(kind, &[]);
+        for _ in 0..3 {
+            assert_eq!(ask(&client, "prepared"), Ended::Exited(0), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_new_process_knows_when_it_was_started() {
+    let _watchdog = watchdog(LONG);
+    let (client, _) = zygote("plain", &[]);
+    for _ in 0..200 {
+        assert_eq!(ask(&client, "start"), Ended::Exited(0));
+    }
+}
+
+#[test]
 fn what_a_new_process_held_when_it_was_killed_is_marked() {
     let _watchdog = watchdog(LONG);
     let (client, _) = zygote("holding", &[]);
@@ -230,8 +289,8 @@ fn descriptors_arrive_and_no_others() {
         let child = client.request(b"descriptors", &vec![file.as_fd(); count], soon()).unwrap();
         assert_eq!(child.reap().unwrap(), Ended::Exited(0));
     }
-    // The standard ones, the socket, and the directory of its threads; a pidfd is closed only after the answer.
-    proc::until(|| open(pid) == 5);
+    // The standard ones, the socket, the bell, and the directory of its threads; a pidfd is closed only after the answer.
+    proc::until(|| open(pid) == 6);
 }
 
 #[test]

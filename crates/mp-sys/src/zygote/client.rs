@@ -5,7 +5,7 @@
 //! job, since one is wanted at a time.
 
 use super::server::raw_pid;
-use super::wire;
+use super::{Connection, wire};
 use crate::deadline::Deadline;
 use crate::poll::{Interest, poll};
 use crate::process::Child;
@@ -27,7 +27,7 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Line {
-    socket: OwnedFd,
+    connection: Connection,
     zygote: Child,
     /// A process was wanted ahead of its request; the answer has not been read.
     is_ahead: bool,
@@ -46,10 +46,10 @@ fn gone() -> io::Error {
 }
 
 impl Client {
-    /// The client of a child of this process that calls [`serve`](super::serve) with the other end of `socket`.
+    /// The client of a child of this process that calls [`serve`](super::serve) with the other end of `connection`.
     #[must_use]
-    pub fn new(socket: OwnedFd, zygote: Child) -> Self {
-        Self { of_pid: fork::pid(), line: Mutex::new(Some(Line { socket, zygote, is_ahead: false })) }
+    pub fn new(connection: Connection, zygote: Child) -> Self {
+        Self { of_pid: fork::pid(), line: Mutex::new(Some(Line { connection, zygote, is_ahead: false })) }
     }
 
     /// Has the zygote start a process that runs its job with `bytes` and duplicates of `fds`; it is a child of this process.
@@ -115,7 +115,7 @@ impl Line {
         loop {
             let was_ahead = std::mem::replace(&mut self.is_ahead, false);
             if !was_ahead {
-                self.want()?;
+                self.want();
             }
             let (child, line) = match self.answer(until) {
                 // It was true then.
@@ -146,27 +146,22 @@ impl Line {
                 }
             }
             crash::point("zygote.sent");
-            // If the zygote is gone, the next request finds that.
-            self.is_ahead = self.want().is_ok();
+            // The next one, while this one does its job.
+            self.want();
+            self.is_ahead = true;
             return Ok(child);
         }
     }
 
-    /// Has the zygote make a process.
-    fn want(&self) -> Result<(), Failure> {
-        // It reads nothing else and there is one at a time: there is room, or never will be.
-        match wire::send(&self.socket, &[IoSlice::new(&wire::WANT)], &[], SendFlags::DONTWAIT) {
-            Ok(()) => {}
-            Err(Errno::PIPE | Errno::CONNRESET) => return Err(Failure::Broken(gone())),
-            Err(error) => return Err(Failure::Refused(error.into())),
-        }
+    /// Has the zygote make a process. If it is gone, who reads its answer finds that.
+    fn want(&self) {
+        self.connection.bell.ring();
         crash::point("zygote.asked");
-        Ok(())
     }
 
     /// The zygote's answer: a process, and the line to it.
     fn answer(&self, until: Deadline) -> Result<(Child, OwnedFd), Failure> {
-        let socket = (self.socket.as_fd(), Interest::Read);
+        let socket = (self.connection.socket.as_fd(), Interest::Read);
         let zygote = (self.zygote.pidfd(), Interest::Read);
         match poll(&[socket, zygote], Some(until)).map_err(Failure::Broken)?[..] {
             [_, true] => Err(Failure::Broken(gone())),
@@ -179,7 +174,7 @@ impl Line {
     fn read(&self) -> Result<(Child, OwnedFd), Failure> {
         let broken = |error: Errno| Failure::Broken(error.into());
         let mut buffer = [0; wire::Answer::LEN];
-        let mut frame = match wire::receive(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
+        let mut frame = match wire::receive(&self.connection.socket, &mut buffer, RecvFlags::DONTWAIT) {
             Ok(frame) if frame.len > 0 => frame,
             Ok(_) | Err(Errno::AGAIN | Errno::CONNRESET) => return Err(Failure::Broken(gone())),
             Err(error) => return Err(broken(error)),
@@ -208,7 +203,7 @@ impl Line {
         if let Ok((spare, _)) = self.read() {
             end(&spare);
         }
-        drop(self.socket);
+        drop(self.connection);
         let mut left = 2;
         while left > 0 {
             // The group is named after the zygote, and its number is nobody else's while one of the two is not reaped. If there is but

@@ -4,21 +4,25 @@
 //! `CLONE_PARENT | CLONE_PIDFD`, so that the new process is the *requester's* child, is reaped by it like any other, and outlives the
 //! zygote. A start costs what copying the zygote's few pages costs, however large the requester is.
 //!
-//! Owns: the socket between the two, the line to the process that was cloned last, and the zygote's process group. One request is under way at
+//! Owns: the socket between the two, the bell, the line to the process that was cloned last, and the zygote's process group. One request is under way at
 //! a time:
 //!
 //! ```text
 //! requester (`Client`)                   zygote (`serve`)                    new process
-//! says that it wants a process      →    counts its threads, makes a
+//! rings: it wants a process         →    counts its threads, makes a
 //!                                        line, clones                   →    mends the C library's state,
-//! receives pid, pidfd and line      ←    answers, forgets all three          waits for what comes by its line
+//! receives pid, pidfd and line      ←    answers, forgets all three          prepares, waits for what comes by its line
 //! moves it into its own group
 //! sends bytes and descriptors       →    →    →    →    →    →    →    →     runs the job, exits with its code
-//! says that it wants the next one   →    and so on                      →    this one waits: the *spare*
+//!
+//! rings for the next one            →    and so on                      →    this one waits: the *spare*
 //! ```
 //!
 //! So the next request finds its process made, and costs two wake-ups, of the spare and by its end. The answer lies in the socket until then. It says
 //! nothing about that request: if it is a failure, or the spare has died, another process is wanted.
+//!
+//! The *bell* is an eventfd: who is woken by a message is put on the processor of who sent it. That is as it should be for the new process, for which the
+//! requester will wait; the zygote would be in the way of both.
 //!
 //! The zygote leads a process group of its own, and what it clones is born there. So a process is either in the requester's group,
 //! and then it may have a job, or in the zygote's, and then it has none. An error means that nothing ran.
@@ -54,8 +58,10 @@ mod wire;
 pub use client::Client;
 pub use server::{Request, serve, supported};
 
-use std::io;
-use std::os::fd::OwnedFd;
+use crate::poll::EventFd;
+use rustix::net::SendFlags;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// Bytes that a request may have.
@@ -73,14 +79,23 @@ pub fn end_when_idle(socket: &OwnedFd, idle: Duration) -> io::Result<()> {
     Ok(rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, idle)?)
 }
 
-/// The two ends of a socket between a requester and its zygote, close-on-exec. The second one, for the zygote, has a number above the
-/// standard ones, as [`start`](crate::start::Program::inherit) wants it.
+/// A requester's end of the connection to a zygote, for [`Client::new`].
+#[derive(Debug)]
+pub struct Connection {
+    socket: OwnedFd,
+    bell: EventFd,
+}
+
+/// A connection to a zygote, close-on-exec, and its other end, for [`serve`]. That has a number above the standard ones, as
+/// [`start`](crate::start::Program::inherit) wants it.
 ///
 /// # Errors
 /// No free descriptor.
-pub fn pair() -> io::Result<[OwnedFd; 2]> {
-    let [ours, its] = line()?;
-    Ok([ours, crate::start::above_standard(its)?])
+pub fn pair() -> io::Result<(Connection, OwnedFd)> {
+    let ([socket, its], bell) = (line()?, EventFd::new()?);
+    // The zygote finds it there.
+    wire::send(&socket, &[IoSlice::new(&wire::BELL)], &[bell.as_fd()], SendFlags::DONTWAIT)?;
+    Ok((Connection { socket, bell }, crate::start::above_standard(its)?))
 }
 
 fn line() -> io::Result<[OwnedFd; 2]> {

@@ -11,7 +11,9 @@
 #![expect(unsafe_code, reason = "a raw clone, and mending the C library's state after it")]
 
 use super::{BYTES_MAX, wire};
-use crate::process::{EXIT_PANICKED, is_alone, tasks};
+use crate::deadline::Deadline;
+use crate::poll::{EventFd, Interest, poll};
+use crate::process::{EXIT_PANICKED, boot_time, is_alone, note_start, tasks};
 use crate::robust::{Registered, registered};
 use crate::start::{block_signals, restore_signals};
 use crate::{crash, force};
@@ -63,33 +65,37 @@ pub fn supported() -> io::Result<()> {
 /// Is a zygote: clones this process as often as `socket` asks for it, until the other end is closed, or for as long as
 /// [`end_when_idle`](super::end_when_idle) says.
 ///
-/// In a new process that gets a request `run` is called with it, or with why it did not come whole (it may have no more descriptors), and what that returns is the exit code; a
+/// In a new process `prepare` is called, for what needs no request and takes time. If it gets a request `run` is called with it, or with why it did not come whole (it may have no more descriptors), and what that returns is the exit code; a
 /// panic is 101. The caller's process
 /// has one thread and has written out what it buffers.
 ///
 /// # Errors
 /// As [`supported`]; this process leads a session, or `socket` is none from [`pair`](super::pair).
-pub fn serve(socket: OwnedFd, mut run: impl FnMut(io::Result<Request>) -> i32) -> io::Result<()> {
+pub fn serve(
+    socket: OwnedFd,
+    mut prepare: impl FnMut(),
+    mut run: impl FnMut(io::Result<Request>) -> i32,
+) -> io::Result<()> {
     let mend = Mend::find()?;
     let tasks = tasks()?;
     rustix::process::setpgid(None, None)?;
     let idle = sockopt::socket_timeout(&socket, Timeout::Recv)?;
+    let bell = take_bell(&socket)?;
     // For what the new processes get; each writes to its own copy.
     let mut buffer = vec![0; wire::HEAD + BYTES_MAX];
     let mask = block_signals();
     let served = loop {
-        let mut word = [0; wire::WANT.len()];
-        let asked = match wire::receive(&socket, &mut word, RecvFlags::empty()) {
-            Ok(frame) if frame.len == 0 => break Ok(()),
-            Ok(frame) if !frame.is_cut && word == wire::WANT => Ok(()),
-            Ok(_) => Err(libc::EBADMSG),
-            // The requester has gone and has left an answer unread; or nobody has asked for a while.
-            Err(Errno::CONNRESET | Errno::AGAIN) => break Ok(()),
-            Err(error) => break Err(error.into()),
-        };
-        crash::point("zygote.received");
-        let made = asked.and_then(|()| {
-            if !is_alone(&tasks).unwrap_or(false) {
+        let until = idle.map(Deadline::after);
+        match poll(&[(socket.as_fd(), Interest::Read), (bell.as_fd(), Interest::Read)], until) {
+            Ok(ready) if ready == [false, true] && bell.quiet() => {}
+            // Nothing comes by the socket any more but its end. Or nobody has asked for a while.
+            Ok(_) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+        crash::point("zygote.rung");
+        let before = boot_time();
+        let made = is_alone(&tasks).map_err(|_| wire::NOT_ALONE).and_then(|is_alone| {
+            if !is_alone {
                 return Err(wire::NOT_ALONE);
             }
             let status = |error: io::Error| error.raw_os_error().unwrap_or(libc::EMFILE);
@@ -102,8 +108,11 @@ pub fn serve(socket: OwnedFd, mut run: impl FnMut(io::Result<Request>) -> i32) -
                 // SAFETY: this is the process that was just cloned, by this thread, which `list` is of.
                 unsafe { mend.list.renew() };
                 // The line's other end above all: while it is open here, this end finds no end.
-                drop((socket, tasks, theirs));
+                drop((socket, bell, tasks, theirs));
+                note_start(before);
                 crash::point("zygote.born");
+                // What cannot be had ahead is the job's to find out.
+                let _ = std::panic::catch_unwind(AssertUnwindSafe(&mut prepare));
                 let request = wait_for_request(its, &mut buffer);
                 crash::point("zygote.passed");
                 restore_signals(&mask);
@@ -128,6 +137,17 @@ pub fn serve(socket: OwnedFd, mut run: impl FnMut(io::Result<Request>) -> i32) -
     };
     restore_signals(&mask);
     served
+}
+
+/// The bell, which the requester has sent before anything else.
+fn take_bell(socket: &OwnedFd) -> io::Result<EventFd> {
+    let mut word = [0; wire::BELL.len()];
+    let mut frame = wire::receive(socket, &mut word, RecvFlags::DONTWAIT)?;
+    match frame.fds.pop() {
+        Some(bell) if word == wire::BELL && frame.fds.is_empty() => Ok(EventFd::from(bell)),
+        None if frame.is_cut => Err(Errno::MFILE.into()),
+        _ => Err(Errno::BADMSG.into()),
+    }
 }
 
 /// Waits for the request that a new process is for; ends this process if there comes none. An error if it did not come whole.

@@ -1,7 +1,7 @@
 //! Frames between a requester, its zygote and a new process.
 //!
 //! ```text
-//! to the zygote            WANT (u32)
+//! to the zygote, once      BELL                               with it: the bell
 //! its answer               status (i32) | pid (u32)           with it, if the status is MADE: the pidfd, and the line to the new process
 //! to the new process       length of the bytes (u32) | bytes  with it: the request's descriptors
 //! ```
@@ -23,8 +23,8 @@ pub(super) const DESCRIPTORS_MAX: usize = 253;
 /// Before the bytes of a request.
 pub(super) const HEAD: usize = 4;
 
-/// What a zygote is told: a process is wanted. Any other word is a mistake.
-pub(super) const WANT: [u8; 4] = *b"want";
+/// What comes with the bell.
+pub(super) const BELL: [u8; 4] = *b"bell";
 
 /// An answer's status: the process is made. Above it: the system's error number.
 pub(super) const MADE: i32 = 0;

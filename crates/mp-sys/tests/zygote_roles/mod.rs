@@ -59,7 +59,7 @@ fn be_zygote(socket: i32, kind: &str) -> i32 {
         }
         _ => {}
     }
-    match serve(socket, crate::job) {
+    match serve(socket, || crate::prepare(kind), crate::job) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("serving: {error}");
@@ -95,7 +95,7 @@ pub(crate) fn start_role(role: &str, environment: &[&str], inherit: &[BorrowedFd
 
 /// A zygote of a kind, and its process id.
 pub(crate) fn zygote(kind: &str, environment: &[&str]) -> (Client, u32) {
-    let [ours, its] = pair().unwrap();
+    let (ours, its) = pair().unwrap();
     let role = format!("zygote {} {kind}", its.as_raw_fd());
     let child = start_role(&role, environment, &[its.as_fd()]);
     let pid = child.pid();
