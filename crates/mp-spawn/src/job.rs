@@ -107,6 +107,16 @@ pub(crate) fn trampoline<A: Message + 'static, R: Message + 'static>(call: Call)
     Ok((block, false))
 }
 
+/// Does what a job does with its argument and its value, for what else that does. That it fails is no harm.
+pub(crate) fn rehearse(session: Session) {
+    let encoded = panics::catch(|| {
+        encode::<Result<u64, Failure>>(session, &Ok(0), 0).and_then(mp_shm::codec::Encoded::into_block)
+    });
+    if let Ok(Ok(block)) = encoded {
+        let _ = Payload::in_block(block).decode::<Result<u64, Failure>>();
+    }
+}
+
 fn limit_address_space(session: Session, most: u64) -> Result<(), String> {
     if most == u64::MAX {
         return Ok(());
