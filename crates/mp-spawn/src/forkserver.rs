@@ -47,6 +47,9 @@ const IDLE: Duration = Duration::from_secs(600);
 /// A server that starts processes by copying itself; see [`StartMethod::ForkServer`](crate::StartMethod::ForkServer). A program can have several, with
 /// different preload functions. Clones are handles of the same server.
 ///
+/// From its first start on it has two processes: its own, and one that was made ahead and waits for the next start. Both end with this process, and when
+/// nobody has started anything for ten minutes.
+///
 /// # Examples
 /// ```
 /// use mp_spawn::{ForkServer, Process};
