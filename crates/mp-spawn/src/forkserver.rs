@@ -350,7 +350,7 @@ pub(crate) fn run(marker: &str) -> Result<(), String> {
         .map_err(|panic| format!("the preload function: {panic}"))?;
     zygote::end_when_idle(&socket, Duration::from_secs(marker.idle_seconds)).map_err(text)?;
     rehearse(session);
-    // A spare is a participant of the session already. If it cannot be one, its job tells why.
+    // A spare is a participant of the session already. If it cannot be one yet, its job tries again.
     let prepare = || {
         if session.me().is_ok() {
             rehearse(session);

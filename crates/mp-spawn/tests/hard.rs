@@ -5,6 +5,7 @@ use mp_channel::{Receiver, channel};
 use mp_spawn::{Child, Ended, ForkServer, JoinError, Process, SpawnError, StartMethod};
 use mp_testkit::{proc, watchdog};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
@@ -134,10 +135,7 @@ fn a10_without_standard_descriptors_starts_and_ends_work() {
         apart("a10_without_standard_descriptors_starts_and_ends_work", Some(script));
         return;
     }
-    // Rust's runtime has opened them again, as the null device; so they are closed once more.
-    for fd in 0..3 {
-        drop(by_number::take(fd));
-    }
+    close_standard();
     for method in METHODS {
         let seen = |()| {
             println!("nobody reads this");
@@ -145,6 +143,36 @@ fn a10_without_standard_descriptors_starts_and_ends_work() {
             (0..3).all(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok())
         };
         assert!(Process::builder().start_method(method).spawn(seen, ()).unwrap().join().unwrap(), "{method}");
+    }
+    // The test harness would print to whatever has these numbers now.
+    std::process::exit(0);
+}
+
+#[test]
+fn a10_what_is_printed_without_standard_descriptors_reaches_no_fork_server() {
+    let _watchdog = watchdog(LONG);
+    if !apart("a10_what_is_printed_without_standard_descriptors_reaches_no_fork_server", None) {
+        return;
+    }
+    close_standard();
+    let server = ForkServer::new();
+    let builder = Process::builder().fork_server(&server);
+    assert_eq!(builder.spawn(|n: u32| n, 1).unwrap().join().unwrap(), 1);
+    let pid = server.pid();
+    for _ in 0..3 {
+        // Whether there is somebody who takes it or not.
+        let _ = std::io::stdout().write_all(b"printed\n");
+        let _ = std::io::stderr().write_all(b"printed\n");
+        assert_eq!(builder.spawn(|n: u32| n, 2).unwrap().join().unwrap(), 2);
+    }
+    assert_eq!(server.pid(), pid);
+    std::process::exit(0);
+}
+
+/// Closes what Rust's runtime has opened, if it was closed, as the null device.
+fn close_standard() {
+    for fd in 0..3 {
+        drop(by_number::take(fd));
     }
 }
 

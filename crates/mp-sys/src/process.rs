@@ -3,6 +3,7 @@
 //! A pid alone never reaches a signal call: [`Child`] is a [`Pidfd`], so no signal goes to a recycled pid.
 
 use crate::deadline::Deadline;
+use crate::fork;
 use crate::pidfd::Pidfd;
 use crate::status;
 use rustix::fd::OwnedFd;
@@ -184,35 +185,37 @@ fn parse_stat(text: &[u8]) -> Option<Status> {
     Some(Status { start_time, leader_ended: matches!(state, "Z" | "X") })
 }
 
-/// A process id and the start time of that process, which this one knows without reading it.
-static KNOWN_START: Mutex<Option<(u32, u64)>> = Mutex::new(None);
-
 /// Time since the machine was started, as the system counts it for processes; it may be some nanoseconds more.
 pub(crate) fn boot_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs().try_into().unwrap_or(0))
 }
 
-/// In a process that was cloned just now, after the [`boot_time`] `before`: notes when, if that is certain to be what `/proc` says, which counts in ticks. To read it
-/// there takes a tenth of what a fork server's start takes.
+/// In a process that was cloned just now, after the [`boot_time`] `before`: notes when, if that is certain to be what [`status`] says, which counts in ticks.
+/// To read it there takes a tenth of what a fork server's start takes.
 pub(crate) fn note_start(before: Duration) {
     let tick = 1_000_000_000 / u128::from(rustix::param::clock_ticks_per_second()).max(1);
     let ticks = |time: Duration| time.as_nanos() / tick;
     let slack = Duration::from_micros(1);
     let (first, last) = (ticks(before.saturating_sub(slack)), ticks(boot_time() + slack));
-    let start = u64::try_from(first).ok().filter(|_| first == last);
-    *KNOWN_START.lock().unwrap_or_else(PoisonError::into_inner) =
-        start.map(|start| (std::process::id(), start));
+    if let Ok(start) = u64::try_from(first)
+        && first == last
+    {
+        fork::note_start_time(start);
+    }
+}
+
+/// Whether `/proc` is that of this process's namespace: it is another one's in some containers.
+pub(crate) fn has_own_proc() -> bool {
+    let link = std::fs::read_link("/proc/self");
+    link.is_ok_and(|link| link.as_os_str().to_str() == Some(&std::process::id().to_string()))
 }
 
 /// The start time of this process, 0 if it cannot be told.
 #[must_use]
 pub fn own_start_time() -> u64 {
-    let known = *KNOWN_START.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, start)) = known.filter(|(pid, _)| *pid == std::process::id()) {
-        return start;
-    }
-    status(std::process::id()).ok().flatten().map_or(0, |status| status.start_time)
+    let read = || status(std::process::id()).ok().flatten().map_or(0, |status| status.start_time);
+    fork::start_time().unwrap_or_else(read)
 }
 
 /// Whether a process of that pid and start time may still run code of its program although its first thread has ended.

@@ -170,6 +170,24 @@ pub(crate) fn block_signals() -> libc::sigset_t {
     before
 }
 
+/// A descriptor that is ready while a signal is pending for the calling thread, which has [blocked](block_signals) all.
+///
+/// # Errors
+/// No free descriptor.
+pub(crate) fn pending_signals() -> io::Result<OwnedFd> {
+    // SAFETY: a signal set of zeros is a valid (empty) one.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is valid.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: as above; -1 makes a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, &raw const all, libc::SFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel made it for us just now.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Puts a mask from [`block_signals`] back.
 pub(crate) fn restore_signals(mask: &libc::sigset_t) {
     // SAFETY: the mask was read by pthread_sigmask.

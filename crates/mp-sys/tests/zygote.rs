@@ -11,7 +11,7 @@ use mp_sys::zygote::{BYTES_MAX, Client, DESCRIPTORS_MAX, Request, supported};
 use mp_sys::{fork, robust};
 use mp_testkit::proc::{self, Task};
 use mp_testkit::watchdog;
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::cell::UnsafeCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,6 +34,9 @@ fn prepare(kind: &str) {
     // SAFETY: a new process has one thread.
     unsafe { std::env::set_var(PREPARED, std::process::id().to_string()) };
     assert!(kind != "unprepared", "as asked");
+    if kind == "stopping" {
+        send(std::process::id(), Signal::STOP);
+    }
 }
 
 /// 0 if this very process was prepared.
@@ -177,9 +180,10 @@ fn die_holding(file: &OwnedFd) -> i32 {
 }
 
 fn be_requester(words: &[&str]) -> i32 {
-    let (client, pid) = zygote("plain", &[]);
+    let (client, pid) = zygote(if words[0] == "narrow" { "stopping" } else { "plain" }, &[]);
     match words[0] {
         "waits" => wait_with(&client, pid),
+        "narrow" => ask_without_descriptors(&client, pid),
         _ => ask_from_another_session(&client),
     }
 }
@@ -191,6 +195,21 @@ fn ask_from_another_session(client: &Client) -> i32 {
     let refused = client.request(b"exit 7", &[], soon()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
     assert_eq!(client.request(b"exit 7", &[], soon()).unwrap_err().kind(), ErrorKind::BrokenPipe);
+    i32::from(!proc::children().is_empty())
+}
+
+/// Cannot receive the spare, which is stopped; 0 if the request is an error then, and nothing is left.
+fn ask_without_descriptors(client: &Client, pid: u32) -> i32 {
+    let child = client.request(b"exit 7", &[], soon()).unwrap();
+    proc::until(|| Task::leader(child.pid()).state() == Some('T'));
+    send(child.pid(), Signal::CONT);
+    child.reap().unwrap();
+    proc::until(|| spare(pid).is_some_and(|spare| Task::leader(spare).state() == Some('T')));
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).unwrap();
+    let refused = client.request(b"exit 7", &[], soon()).unwrap_err();
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(refused.raw_os_error(), Some(libc::EMFILE));
     i32::from(!proc::children().is_empty())
 }
 
@@ -412,6 +431,13 @@ fn a_requester_that_has_left_its_session_gets_nothing_and_nothing_is_left() {
 }
 
 #[test]
+fn a_stopped_spare_that_cannot_be_received_is_ended() {
+    let _watchdog = watchdog(LONG);
+    let requester = start_role("requester narrow", &[], &[]);
+    assert_eq!(requester.reap().unwrap(), Ended::Exited(0));
+}
+
+#[test]
 fn two_hundred_at_once_from_four_threads() {
     let _watchdog = watchdog(LONG);
     let (client, _) = zygote("plain", &[]);
@@ -532,11 +558,39 @@ fn a_spare_that_was_killed_costs_no_request() {
 }
 
 #[test]
+fn a_signal_that_a_spare_gets_does_not_meet_its_job() {
+    let _watchdog = watchdog(LONG);
+    let (client, pid) = zygote("plain", &[]);
+    for signal in [Signal::TERM, Signal::HUP, Signal::TSTP] {
+        assert_eq!(ask(&client, "exit 7"), Ended::Exited(7));
+        proc::until(|| spare(pid).is_some());
+        let spare = spare(pid).unwrap();
+        send(spare, signal);
+        proc::until(|| proc::has_ended(spare));
+    }
+    assert_eq!(ask(&client, "exit 7"), Ended::Exited(7));
+}
+
+#[test]
+fn a_zygote_is_given_up_also_while_its_spare_is_stopped() {
+    let _watchdog = watchdog(LONG);
+    let (client, pid) = zygote("stopping", &[]);
+    // It stops at its preparation, after it was made and before it takes its request.
+    let child = client.request(b"exit 7", &[], soon()).unwrap();
+    proc::until(|| Task::leader(child.pid()).state() == Some('T'));
+    send(child.pid(), Signal::CONT);
+    assert_eq!(child.reap().unwrap(), Ended::Exited(7));
+    proc::until(|| spare(pid).is_some_and(|spare| Task::leader(spare).state() == Some('T')));
+    drop(client);
+    assert!(Task::leader(pid).state().is_none() && spare(pid).is_none(), "they are reaped");
+}
+
+#[test]
 fn what_a_zygote_could_not_do_before_is_no_answer_to_a_later_request() {
     let _watchdog = watchdog(LONG);
     let (client, pid) = zygote("plain", &[]);
     let descriptors = |most| {
-        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        use rustix::process::{Pid, prlimit};
         let zygote = Pid::from_raw(i32::try_from(pid).unwrap());
         prlimit(zygote, Resource::Nofile, Rlimit { current: Some(most), ..getrlimit(Resource::Nofile) })
             .unwrap();

@@ -12,10 +12,13 @@ use crate::process::Child;
 use crate::{crash, fork};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use rustix::process::{WaitId, WaitIdOptions, getpgrp, setpgid, waitid};
+use rustix::process::{Signal, WaitId, WaitIdOptions, getpgrp, kill_process_group, setpgid, waitid};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+
+/// How many processes without a job somebody may end before the request fails.
+const TRIES: usize = 3;
 
 /// Who asks a zygote for processes. Dropping it ends the zygote; what it has started goes on.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ struct Line {
 
 /// Why there is no process.
 enum Failure {
-    /// Nothing was made, and the zygote goes on.
+    /// Nothing is left of what was made, and the zygote goes on.
     Refused(io::Error),
     /// The zygote is not to be asked again. There may be a process without a job.
     Broken(io::Error),
@@ -64,7 +67,7 @@ impl Client {
     /// * `InvalidInput`: more than [`BYTES_MAX`](super::BYTES_MAX) or [`DESCRIPTORS_MAX`](super::DESCRIPTORS_MAX).
     /// * `ResourceBusy`: the zygote has more than one thread.
     /// * `Unsupported`: this process is not the zygote's parent, but a copy of it.
-    /// * What the system says: no free descriptor, no process left, this process has moved to another session.
+    /// * What the system says: no free descriptor here or in the zygote, no process left, this process has moved to another session.
     pub fn request(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], until: Deadline) -> io::Result<Child> {
         if fork::pid() != self.of_pid {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "a zygote serves its parent alone"));
@@ -112,7 +115,7 @@ impl Line {
             return Err(Failure::Refused(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
         let parts = [IoSlice::new(&head), IoSlice::new(bytes)];
-        loop {
+        for _ in 0..TRIES {
             let was_ahead = std::mem::replace(&mut self.is_ahead, false);
             if !was_ahead {
                 self.want();
@@ -123,23 +126,29 @@ impl Line {
                 other => other?,
             };
             crash::point("zygote.heard");
+            // The system may have reaped it, and given its number to another.
+            if child.has_ended().unwrap_or(true) {
+                end(&child);
+                continue;
+            }
             // From here on the child is not among what the zygote leaves.
             match setpgid(raw_pid(child.pid()), Some(getpgrp())) {
                 // Not even a zombie: this program has its children reaped by the system.
                 Ok(()) | Err(Errno::SRCH) => {}
-                Err(error) => return Err(Failure::Broken(error.into())),
+                Err(error) => {
+                    end(&child);
+                    return Err(Failure::Broken(error.into()));
+                }
             }
             crash::point("zygote.moved");
             // It reads nothing else: there is room, or never will be.
             match wire::send(&line, &parts, fds, SendFlags::DONTWAIT) {
                 Ok(()) => {}
-                // The spare has ended: of idleness, or somebody has killed it.
-                Err(Errno::PIPE | Errno::CONNRESET) if was_ahead => {
+                // It has ended without a job: of idleness, by a signal, or somebody has killed it.
+                Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => {
                     end(&child);
                     continue;
                 }
-                // Killed at its start, as its status will tell.
-                Err(Errno::PIPE | Errno::CONNRESET) => {}
                 Err(error) => {
                     end(&child);
                     return Err(Failure::Refused(error.into()));
@@ -151,6 +160,7 @@ impl Line {
             self.is_ahead = true;
             return Ok(child);
         }
+        Err(Failure::Broken(gone()))
     }
 
     /// Has the zygote make a process. If it is gone, who reads its answer finds that.
@@ -196,19 +206,26 @@ impl Line {
 
     /// Ends the zygote, and reaps it and what it made last, which has no job.
     fn give_up(self) {
-        // Neither can fail: it is a child that nobody else has reaped.
         let _ = self.zygote.kill();
         let _ = self.zygote.wait_ended(None);
-        // A spare finds the end of its line when that is closed with the answer. It is read first: a copy of this process may hold the socket, too.
         if let Ok((spare, _)) = self.read() {
             end(&spare);
         }
         drop(self.connection);
-        let mut left = 2;
+        // The group is named after the zygote, and its number is nobody else's while one of the two is not reaped: by the system, say.
+        let unreaped = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let mut left = match waitid(WaitId::PidFd(self.zygote.pidfd()), unreaped) {
+            Ok(Some(_)) => 2,
+            _ => 0,
+        };
+        let group = raw_pid(self.zygote.pid());
+        if left > 0 {
+            // One that has not answered may be stopped, or wait for somebody who is. If there is none, the call finds the zygote, which has ended.
+            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+        }
         while left > 0 {
-            // The group is named after the zygote, and its number is nobody else's while one of the two is not reaped. If there is but
-            // one, the second call finds no group: the number comes again only after all others have been handed out.
-            match waitid(WaitId::Pgid(raw_pid(self.zygote.pid())), WaitIdOptions::EXITED) {
+            // If there is but one, the second call finds no group: the number comes again only after all others have been handed out.
+            match waitid(WaitId::Pgid(group), WaitIdOptions::EXITED) {
                 Err(Errno::INTR) => {}
                 Ok(_) => left -= 1,
                 Err(_) => break,

@@ -36,8 +36,8 @@
 //! | requester | the socket ends, and the zygote with it; a process without its job finds the end of its line and exits; `init` reaps both |
 //! | new process | its parent reaps it; if it was the spare, the request takes another one |
 //!
-//! A spare that nobody asks ends as its zygote does. It shuts its line first, and then looks once more: what was sent before is done, and who sends later finds
-//! the line shut.
+//! A spare that nobody asks for long ends, as its zygote does, and so does one that gets a signal. It shuts its line first, and then looks once more: what was
+//! sent before is done, and who sends later finds the line shut.
 //!
 //! Who may ask (nobody but the requester): the socket has no name and comes from [`pair`], so only they who inherited an end can use it. That is
 //! the zygote; programs started meanwhile do not get it (close-on-exec), and in a process made by somebody else's `fork` the [`Client`] refuses.
@@ -47,7 +47,8 @@
 //! [`serve`] was called; the descriptors that the zygote's program opened and those of the request. Handlers of
 //! `pthread_atfork` do not run. The requester must be in the session (of terminals) that the zygote was started in.
 //!
-//! Not covered: a copy of the requester made by somebody else's `fork` holds the socket, so the zygote stays until that has ended, too.
+//! Not covered: a copy of the requester made by somebody else's `fork` holds the socket, so the zygote stays until that has ended, too; made in the middle of
+//! a request, the line, so that a process without its job stays if the requester dies then.
 //!
 //! Source: clone(2); what glibc's `fork` mends in the child (sysdeps/nptl/_Fork.c).
 
@@ -59,6 +60,7 @@ pub use client::Client;
 pub use server::{Request, serve, supported};
 
 use crate::poll::EventFd;
+use crate::start::above_standard;
 use rustix::net::SendFlags;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
@@ -86,16 +88,19 @@ pub struct Connection {
     bell: EventFd,
 }
 
-/// A connection to a zygote, close-on-exec, and its other end, for [`serve`]. That has a number above the standard ones, as
-/// [`start`](crate::start::Program::inherit) wants it.
+/// A connection to a zygote, close-on-exec, and its other end, for [`serve`]. All have numbers above the standard ones, as
+/// [`start`](crate::start::Program::inherit) wants it of the other end.
 ///
 /// # Errors
 /// No free descriptor.
 pub fn pair() -> io::Result<(Connection, OwnedFd)> {
-    let ([socket, its], bell) = (line()?, EventFd::new()?);
+    let [socket, its] = line()?;
+    // A program that has closed its standard streams may print all the same: not into these.
+    let socket = above_standard(socket)?;
+    let bell = EventFd::from(above_standard(EventFd::new()?)?);
     // The zygote finds it there.
     wire::send(&socket, &[IoSlice::new(&wire::BELL)], &[bell.as_fd()], SendFlags::DONTWAIT)?;
-    Ok((Connection { socket, bell }, crate::start::above_standard(its)?))
+    Ok((Connection { socket, bell }, above_standard(its)?))
 }
 
 fn line() -> io::Result<[OwnedFd; 2]> {

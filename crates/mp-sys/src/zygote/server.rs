@@ -6,16 +6,16 @@
 //! Everything else that `fork` mends concerns other threads, and there are none: that is checked before each clone.
 //!
 //! All signals are blocked in the zygote for good: SIGINT and SIGTERM, which reach whole groups, are for the requester to act on. A new
-//! process gets the mask from before.
+//! process gets the mask from before, once it has its job. Until then a signal makes it end, since it would be pending and meet that job.
 
 #![expect(unsafe_code, reason = "a raw clone, and mending the C library's state after it")]
 
 use super::{BYTES_MAX, wire};
 use crate::deadline::Deadline;
 use crate::poll::{EventFd, Interest, poll};
-use crate::process::{EXIT_PANICKED, boot_time, is_alone, note_start, tasks};
+use crate::process::{EXIT_PANICKED, boot_time, has_own_proc, is_alone, note_start, tasks};
 use crate::robust::{Registered, registered};
-use crate::start::{block_signals, restore_signals};
+use crate::start::{block_signals, pending_signals, restore_signals};
 use crate::{crash, force};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
@@ -24,6 +24,7 @@ use rustix::process::Pid;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 /// What a [`Client`](super::Client) asked a new process to do.
 #[derive(Debug)]
@@ -80,6 +81,7 @@ pub fn serve(
     let tasks = tasks()?;
     rustix::process::setpgid(None, None)?;
     let idle = sockopt::socket_timeout(&socket, Timeout::Recv)?;
+    let has_own_proc = has_own_proc();
     let bell = take_bell(&socket)?;
     // For what the new processes get; each writes to its own copy.
     let mut buffer = vec![0; wire::HEAD + BYTES_MAX];
@@ -100,7 +102,6 @@ pub fn serve(
             }
             let status = |error: io::Error| error.raw_os_error().unwrap_or(libc::EMFILE);
             let [theirs, its] = super::line().map_err(status)?;
-            sockopt::set_socket_timeout(&its, Timeout::Recv, idle).map_err(Errno::raw_os_error)?;
             Ok((clone(&mend)?, theirs, its))
         });
         let answered = match made {
@@ -109,11 +110,13 @@ pub fn serve(
                 unsafe { mend.list.renew() };
                 // The line's other end above all: while it is open here, this end finds no end.
                 drop((socket, bell, tasks, theirs));
-                note_start(before);
+                if has_own_proc {
+                    note_start(before);
+                }
                 crash::point("zygote.born");
                 // What cannot be had ahead is the job's to find out.
                 let _ = std::panic::catch_unwind(AssertUnwindSafe(&mut prepare));
-                let request = wait_for_request(its, &mut buffer);
+                let request = wait_for_request(its, idle, &mut buffer);
                 crash::point("zygote.passed");
                 restore_signals(&mask);
                 // Nothing may unwind into the zygote's program.
@@ -131,7 +134,7 @@ pub fn serve(
         crash::point("zygote.answered");
         match answered {
             Ok(()) => {}
-            Err(Errno::PIPE | Errno::CONNRESET) => break Ok(()),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => break Ok(()),
             Err(error) => break Err(error.into()),
         }
     };
@@ -151,16 +154,17 @@ fn take_bell(socket: &OwnedFd) -> io::Result<EventFd> {
 }
 
 /// Waits for the request that a new process is for; ends this process if there comes none. An error if it did not come whole.
-fn wait_for_request(line: OwnedFd, buffer: &mut [u8]) -> io::Result<Request> {
-    let frame = match wire::receive(&line, buffer, RecvFlags::empty()) {
-        // Nobody has asked for a while. No request can come any more after this, but one that has come before is there.
-        Err(Errno::AGAIN) => {
-            shutdown(&line, Shutdown::Read)?;
-            wire::receive(&line, buffer, RecvFlags::DONTWAIT)
-        }
-        other => other,
-    };
-    match frame {
+fn wait_for_request(line: OwnedFd, idle: Option<Duration>, buffer: &mut [u8]) -> io::Result<Request> {
+    // Without a descriptor for them signals stay pending.
+    let signals = pending_signals().ok();
+    let watched = [Some(line.as_fd()), signals.as_ref().map(AsFd::as_fd)].into_iter().flatten();
+    let watched: Vec<_> = watched.map(|fd| (fd, Interest::Read)).collect();
+    let ready = poll(&watched, idle.map(Deadline::after));
+    if !ready.is_ok_and(|ready| ready.first() == Some(&true)) {
+        // Nobody has asked for a while, or there is a signal. No request can come any more after this, but one that has come before is there.
+        shutdown(&line, Shutdown::Read)?;
+    }
+    match wire::receive(&line, buffer, RecvFlags::DONTWAIT) {
         Ok(frame) if frame.len > 0 => understand(frame, buffer),
         // SAFETY: ends this process without running anything of the program's, none of which it has begun.
         _ => unsafe { libc::_exit(0) },
