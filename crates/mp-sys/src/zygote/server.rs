@@ -66,9 +66,9 @@ pub fn supported() -> io::Result<()> {
 /// Is a zygote: clones this process as often as `socket` asks for it, until the other end is closed, or for as long as
 /// [`end_when_idle`](super::end_when_idle) says.
 ///
-/// In a new process `prepare` is called, for what needs no request and takes time. If it gets a request `run` is called with it, or with why it did not come whole (it may have no more descriptors), and what that returns is the exit code; a
-/// panic is 101. The caller's process
-/// has one thread and has written out what it buffers.
+/// In a new process `prepare` is called, for what needs no request and takes time. If it gets a request `run` is
+/// called with it, or with why it did not come whole (it may have no more descriptors), and what that returns is the
+/// exit code; a panic is 101. The caller's process has one thread and has written out what it buffers.
 ///
 /// # Errors
 /// As [`supported`]; this process leads a session, or `socket` is none from [`pair`](super::pair).
