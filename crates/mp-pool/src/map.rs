@@ -3,6 +3,9 @@
 //! A hand-over to a worker costs some microseconds, so inputs travel in chunks. The first chunks are small; from how long they take
 //! follows the size that makes about [`CHUNK_NANOS`] of work, or [`CHUNK_BYTES`] of inputs or values. The end of a known number of inputs is cut finer, so that no worker idles
 //! while another works off a large last chunk.
+//!
+//! Inputs in shared memory do not travel. So a chunk of them is a share of all that are left, whatever they cost, and the worker gives back what it has
+//! not done after [`CHUNK_NANOS`].
 
 use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
 use crate::meter::Meter;
@@ -17,6 +20,7 @@ use rustc_hash::FxHashMap;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What a chunk should take, in nanoseconds.
@@ -28,19 +32,20 @@ const CHUNK_BYTES: usize = 1 << 20;
 const FIRST_CHUNK: usize = 4;
 /// How many times larger than those before chunks may become at once: a measurement of a few inputs says little.
 const GROWTH: usize = 8;
-/// The same for ranges. Nothing travels, so a mistake costs no memory, and each step costs as much as thousands of inputs.
-const RANGE_GROWTH: usize = 64;
 /// Most inputs of a chunk that are sent to a worker.
 const CHUNK_MAX: usize = 1 << 16;
 /// How many times smaller than the others chunks may become at the end of the inputs.
 const END_CUT: usize = 128;
+/// What a chunk of a shared array takes at least, in nanoseconds: handing it over should not take longer.
+const HAND_OVER_NANOS: u64 = 60_000;
 /// Most inputs of a range, which are not sent.
 const RANGE_MAX: usize = 1 << 20;
 
-struct Chunk<R> {
+/// Inputs on their way, and what will come of them.
+struct Chunk<T> {
     first: usize,
     len: usize,
-    task: Task<Vec<R>>,
+    task: Task<T>,
 }
 
 /// Gives a chunk of inputs to a pool.
@@ -56,7 +61,7 @@ pub struct Imap<'p, A, R, I> {
     on_panic: OnPanic,
     inputs: I,
     is_ordered: bool,
-    in_flight: VecDeque<Chunk<R>>,
+    in_flight: VecDeque<Chunk<Vec<R>>>,
     /// What has come and was not given out.
     ready: VecDeque<Result<R, MapError>>,
     /// How many inputs were taken.
@@ -85,7 +90,7 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
             in_flight: VecDeque::new(),
             ready: VecDeque::new(),
             taken: 0,
-            sizes: Sizes::new(pool, GROWTH),
+            sizes: Sizes::of(pool.shared().settings.chunk_size),
             more: true,
             refused: None,
             panicked: None,
@@ -160,7 +165,7 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
 
     /// Puts what came of a chunk behind what is ready.
     fn spread(&mut self, first: usize, len: usize, settled: Settled) {
-        let (values, mut failures) = match unpack::<R>(settled) {
+        let (values, mut failures) = match unpack::<Vec<R>>(settled) {
             Ok(unpacked) => unpacked,
             Err(error) => {
                 // Nobody knows which of them it was. The first one has the error itself.
@@ -185,13 +190,11 @@ impl<'p, A: Message + Send + 'static, R: Message + 'static, I: Iterator<Item = A
     }
 }
 
-type Unpacked<R> = (Vec<R>, FxHashMap<u32, TaskError>);
-
-/// The values of a chunk and its failures, by place.
-fn unpack<R: Message>(settled: Settled) -> Result<Unpacked<R>, TaskError> {
+/// What came of a chunk, and its failures by place.
+fn unpack<T: Message>(settled: Settled) -> Result<(T, FxHashMap<u32, TaskError>), TaskError> {
     let Done { payload, task, pid, attempts, lost, .. } = settled?;
     let failed = |kind| TaskError { kind, task, pid: Some(pid), attempts };
-    match payload.decode::<ChunkResult<R>>() {
+    match payload.decode::<ChunkResult<T>>() {
         Ok(Ok((values, failures))) if failures.is_empty() && lost.is_empty() => {
             Ok((values, FxHashMap::default()))
         }
@@ -251,7 +254,7 @@ pub(crate) fn collect<A: Message + Send + 'static, R: Message + 'static, I: Iter
     loop {
         chunks.fill();
         let Some((first, len, settled)) = chunks.next_chunk() else { break };
-        match unpack::<R>(settled) {
+        match unpack::<Vec<R>>(settled) {
             Ok((mut values, failures)) if failures.is_empty() => results.append(&mut values),
             Ok((_, failures)) => {
                 let (place, error) = failures.into_iter().min_by_key(|(place, _)| *place).unzip();
@@ -272,10 +275,11 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
     (inputs, outputs): (&Array<A>, &Array<R>),
     mut meter: Meter,
 ) -> Result<(), MapError> {
-    let total = inputs.len();
-    assert_eq!(total, outputs.len(), "inputs and outputs have different lengths");
-    let (mut sizes, mut taken) = (Sizes::new(pool, RANGE_GROWTH), 0);
-    let mut in_flight: VecDeque<Chunk<()>> = VecDeque::new();
+    assert_eq!(inputs.len(), outputs.len(), "inputs and outputs have different lengths");
+    let fixed = pool.shared().settings.chunk_size;
+    let nanos = fixed.map_or(CHUNK_NANOS, |_| u64::MAX);
+    let mut left = Left::new(inputs.len(), fixed);
+    let mut in_flight: Vec<Chunk<u32>> = Vec::new();
     let mut first_error: Option<MapError> = None;
     let mut note = |error: MapError| {
         if first_error.as_ref().is_none_or(|known| error.items.start < known.items.start) {
@@ -283,36 +287,42 @@ pub(crate) fn map_into<A: ShmSafe + Copy, R: ShmSafe + Copy>(
         }
     };
     loop {
-        let (workers, ahead) = sizes.workers_and_ahead(pool);
-        while taken < total && in_flight.len() < ahead {
-            let len = sizes.cut(total - taken, workers).min(total - taken).min(RANGE_MAX);
+        let (workers, ahead) = pool.workers_and_ahead(fixed.unwrap_or(RANGE_MAX));
+        while in_flight.len() < ahead
+            && let Some(range) = left.cut(workers)
+        {
+            let (first, len) = (range.start, range.len());
             #[expect(clippy::cast_possible_truncation, reason = "at most RANGE_MAX")]
-            let range = (taken as u64, len as u32);
-            match pool.submit_range(f, (inputs, outputs), range) {
-                Ok(task) => in_flight.push_back(Chunk { first: taken, len, task }),
+            let span = (first as u64, len as u32);
+            match pool.submit_range(f, (inputs, outputs), span, nanos) {
+                Ok(task) => in_flight.push(Chunk { first, len, task }),
                 Err(error) => {
+                    left.give_back(range);
                     let error = TaskError::new(TaskErrorKind::Pool(error), 0);
-                    note(MapError { items: taken..total, error });
-                    taken = total;
-                    break;
+                    note(MapError { items: left.give_up(), error });
                 }
             }
-            taken += len;
         }
-        let Some(Chunk { first, len, task }) = in_flight.pop_front() else { break };
+        let tasks: Vec<&Task<u32>> = in_flight.iter().map(|chunk| &chunk.task).collect();
+        let Some(place) = crate::task::wait_any(&tasks) else { break };
+        let Chunk { first, len, task } = in_flight.swap_remove(place);
         let settled = task.settle();
-        if let Ok(done) = &settled {
-            sizes.learn(len, done.nanos, RANGE_MAX);
-        }
-        meter.advance(len);
-        match unpack::<()>(settled) {
-            Ok((_, failures)) => {
+        let nanos = settled.as_ref().map_or(0, |done| done.nanos);
+        match unpack::<u32>(settled) {
+            Ok((done, failures)) => {
+                let done = len.min(done as usize);
+                left.learn(done, nanos);
+                left.give_back(first + done..first + len);
+                meter.advance(done);
                 for (place, error) in failures {
-                    let item = first + usize::try_from(place).unwrap_or(0);
+                    let item = first + place as usize;
                     note(MapError { items: item..item + 1, error });
                 }
             }
-            Err(error) => note(MapError { items: first..first + len, error }),
+            Err(error) => {
+                meter.advance(len);
+                note(MapError { items: first..first + len, error });
+            }
         }
     }
     match first_error {
@@ -358,23 +368,70 @@ pub trait ParMap: Iterator + Sized {
 
 impl<I: Iterator> ParMap for I {}
 
+/// The inputs in shared memory that no worker has.
+struct Left {
+    ranges: Vec<Range<usize>>,
+    count: usize,
+    /// How many a chunk has, if that was said.
+    fixed: Option<usize>,
+    /// So many take longer than to hand them over.
+    least: usize,
+}
+
+impl Left {
+    fn new(total: usize, fixed: Option<usize>) -> Self {
+        let mut left = Self { ranges: Vec::new(), count: 0, fixed, least: 1 };
+        left.give_back(0..total);
+        left
+    }
+
+    /// The next chunk for one of so many workers: half of its share, as long as that is worth it.
+    fn cut(&mut self, workers: usize) -> Option<Range<usize>> {
+        let share = self.count / (workers * 2);
+        let len = self.fixed.unwrap_or(share.max(self.least)).min(RANGE_MAX);
+        let next = self.ranges.last_mut()?;
+        let chunk = next.start..next.end.min(next.start + len);
+        next.start = chunk.end;
+        if next.start == next.end {
+            self.ranges.pop();
+        }
+        self.count -= chunk.len();
+        Some(chunk)
+    }
+
+    /// A worker has not done these.
+    fn give_back(&mut self, range: Range<usize>) {
+        self.count += range.len();
+        self.ranges.extend((!range.is_empty()).then_some(range));
+    }
+
+    /// Nobody will do those that are left; gives where they begin and end.
+    fn give_up(&mut self) -> Range<usize> {
+        self.count = 0;
+        let given_up =
+            self.ranges.drain(..).reduce(|all, range| all.start.min(range.start)..all.end.max(range.end));
+        given_up.unwrap_or_default()
+    }
+
+    /// So many inputs took `nanos`.
+    fn learn(&mut self, count: usize, nanos: u64) {
+        self.least =
+            usize::try_from(HAND_OVER_NANOS * count as u64 / nanos.max(1)).unwrap_or(usize::MAX).max(1);
+    }
+}
+
 /// How large chunks are.
 struct Sizes {
     /// Inputs of the next chunk.
     size: usize,
     is_fixed: bool,
-    growth: usize,
     /// What chunks should have is not known yet.
     grows: bool,
 }
 
 impl Sizes {
-    fn new(pool: &Pool, growth: usize) -> Self {
-        Self::of(pool.shared().settings.chunk_size, growth)
-    }
-
-    fn of(fixed: Option<usize>, growth: usize) -> Self {
-        Self { size: fixed.unwrap_or(FIRST_CHUNK), is_fixed: fixed.is_some(), growth, grows: fixed.is_none() }
+    fn of(fixed: Option<usize>) -> Self {
+        Self { size: fixed.unwrap_or(FIRST_CHUNK), is_fixed: fixed.is_some(), grows: fixed.is_none() }
     }
 
     /// How many workers there are, and how many chunks may be on their way: one for each of them as long as chunks are too small, since all that are on their
@@ -398,7 +455,7 @@ impl Sizes {
         }
         let per_item = (nanos / len as u64).max(1);
         let wanted = usize::try_from(CHUNK_NANOS / per_item).unwrap_or(most).clamp(1, most);
-        let reached = self.size.saturating_mul(self.growth);
+        let reached = self.size.saturating_mul(GROWTH);
         self.grows = wanted > reached;
         self.size = wanted.min(reached);
     }
@@ -420,7 +477,7 @@ mod tests {
     use super::*;
 
     fn next(size: usize, len: usize, nanos: u64) -> usize {
-        let mut sizes = Sizes { size, is_fixed: false, growth: GROWTH, grows: true };
+        let mut sizes = Sizes { size, is_fixed: false, grows: true };
         sizes.learn(len, nanos, CHUNK_MAX);
         assert_eq!(sizes.grows, sizes.size == size * GROWTH && sizes.size < CHUNK_MAX);
         sizes.size
@@ -433,7 +490,7 @@ mod tests {
         assert_eq!(next(16, 16, 16 * 8_000_000), 1, "tasks of 8 ms go one by one");
         assert_eq!(next(100, 100, 100 * 800_000), 10);
         assert_eq!(next(4, 4, 0), 32);
-        let mut fixed = Sizes::of(Some(7), GROWTH);
+        let mut fixed = Sizes::of(Some(7));
         fixed.learn(7, 7, CHUNK_MAX);
         assert_eq!((fixed.size, fixed.grows), (7, false));
     }
@@ -448,8 +505,30 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_of_an_array_is_half_a_share_of_what_is_left() {
+        let mut left = Left::new(1000, None);
+        let cut = |left: &mut Left| left.cut(2).unwrap_or_default();
+        assert_eq!((cut(&mut left), cut(&mut left)), (0..250, 250..437));
+        left.give_back(10..250);
+        assert_eq!(left.count, 563 + 240);
+        assert_eq!((cut(&mut left), cut(&mut left)), (10..210, 210..250), "no chunk has a gap");
+        left.learn(40, 1_000);
+        assert_eq!(left.least, 2400);
+        assert_eq!((cut(&mut left), left.cut(2)), (437..1000, None), "less is not worth a hand-over");
+        left.learn(1, 10_000_000);
+        left.give_back(5..9);
+        left.give_back(2..3);
+        assert_eq!((left.least, cut(&mut left)), (1, 2..3));
+        left.give_back(0..1);
+        assert_eq!((left.give_up(), left.cut(2)), (0..9, None));
+        assert_eq!(Left::new(100, Some(30)).cut(1), Some(0..30));
+        assert_eq!(Left::new(RANGE_MAX * 8, None).cut(1), Some(0..RANGE_MAX));
+        assert_eq!(Left::new(0, None).cut(1), None);
+    }
+
+    #[test]
     fn chunks_become_smaller_towards_the_end_but_not_tiny() {
-        let cut = |size, is_fixed, left| Sizes { size, is_fixed, growth: GROWTH, grows: false }.cut(left, 2);
+        let cut = |size, is_fixed, left| Sizes { size, is_fixed, grows: false }.cut(left, 2);
         assert_eq!(cut(1000, false, 1_000_000), 1000);
         assert_eq!(cut(1000, false, 2000), 500, "half of each worker's share");
         assert_eq!(cut(1000, false, 8), 7, "a hand-over would take longer than this saves");

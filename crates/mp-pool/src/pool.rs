@@ -7,10 +7,10 @@ use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
 use crate::map::{self, Imap};
 use crate::meter::Meter;
 use crate::scope::Scope;
-use crate::state::{Claim, Entered, SendTask};
+use crate::state::{Claim, Entered, Losses, SendTask};
 use crate::stats::PoolStats;
 use crate::task::Task;
-use crate::worker::{self, Assignment, Failure, OnPanic};
+use crate::worker::{self, Assignment, Failure, OnPanic, Span};
 use mp_shm::{Array, Message, ShmSafe};
 use mp_spawn::SpawnError;
 use mp_spawn::code::{CodeRef, FnRef, Pointer, SealedCode};
@@ -103,25 +103,29 @@ impl Pool {
             OnPanic::EndChunk => worker::run_chunk_to_panic::<F>,
         })?;
         let message: Mutex<worker::Chunk<F>> = Mutex::new((CodeRef::of(f), arguments, Vec::new()));
-        let send: SendTask = Box::new(move |tasks, tag, skips| {
+        let send: SendTask = Box::new(move |tasks, tag, losses| {
             let mut message = message.lock().unwrap_or_else(PoisonError::into_inner);
-            message.2 = skips.to_vec();
+            message.2 = Losses::skips_of(losses);
             tasks.try_send(tag, &*message)
         });
         self.enter(entry, true, send)
     }
 
-    /// Gives a range of a shared array to one worker.
+    /// Gives a range of a shared array to one worker, which may leave the end of it after so many nanoseconds; its value is how many it has done.
     pub(crate) fn submit_range<A: ShmSafe + Copy, R: ShmSafe + Copy>(
         &self,
         f: fn(A) -> R,
         (inputs, outputs): (&Array<A>, &Array<R>),
-        range: (u64, u32),
-    ) -> Result<Task<Vec<()>>, PoolError> {
+        (from, len): (u64, u32),
+        nanos: u64,
+    ) -> Result<Task<u32>, PoolError> {
         let entry = self.seal(worker::run_range::<A, R>)?;
         let (f, inputs, outputs) = (FnRef::new(f), inputs.clone(), outputs.clone());
-        let send: SendTask = Box::new(move |tasks, tag, skips| {
-            let message: worker::Range<A, R> = (f, inputs.clone(), outputs.clone(), range, skips.to_vec());
+        let send: SendTask = Box::new(move |tasks, tag, losses| {
+            // What has ended workers is not left to a chunk that knows nothing of that.
+            let span = Span { from, len, nanos, at_least: Losses::reach_of(losses) };
+            let skips = Losses::skips_of(losses);
+            let message: worker::Range<A, R> = (f, inputs.clone(), outputs.clone(), span, skips);
             tasks.try_send(tag, &message)
         });
         self.enter(entry, true, send)

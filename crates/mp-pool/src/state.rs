@@ -34,8 +34,8 @@ pub(crate) struct Done {
 /// What became of a task.
 pub(crate) type Settled = Result<Done, TaskError>;
 
-/// Sends a task to a worker, without these inputs if it is a chunk; may be called again for another try.
-pub(crate) type SendTask = Box<dyn Fn(&DynSender, Tag, &[u32]) -> Result<(), SendFailure> + Send>;
+/// Sends a task to a worker; may be called again for another try, then with what is known of the inputs if it is a chunk.
+pub(crate) type SendTask = Box<dyn Fn(&DynSender, Tag, Option<&Losses>) -> Result<(), SendFailure> + Send>;
 
 pub(crate) type Call = Box<dyn FnOnce(Settled) + Send>;
 
@@ -69,6 +69,18 @@ pub(crate) struct Losses {
     /// Inputs that are passed over.
     pub(crate) skips: Vec<u32>,
     pub(crate) lost: Vec<(u32, TaskError)>,
+}
+
+impl Losses {
+    /// The inputs to pass over.
+    pub(crate) fn skips_of(losses: Option<&Self>) -> Vec<u32> {
+        losses.map_or_else(Vec::new, |losses| losses.skips.clone())
+    }
+
+    /// How many inputs there are up to the last that has ended a worker.
+    pub(crate) fn reach_of(losses: Option<&Self>) -> u32 {
+        losses.and_then(|losses| losses.charged.keys().max()).map_or(0, |last| last.saturating_add(1))
+    }
 }
 
 pub(crate) struct Worker {
@@ -203,8 +215,8 @@ impl State {
             };
             let tag = [task, entered.entry[0], entered.entry[1], 0];
             // Encoding runs the argument's own code, which may panic.
-            let skips = entered.losses.as_ref().map_or(&[][..], |losses| &losses.skips);
-            let sent = encoding(self.number, || (entered.send)(&to.tasks, tag, skips));
+            let losses = entered.losses.as_deref();
+            let sent = encoding(self.number, || (entered.send)(&to.tasks, tag, losses));
             let sent = sent.unwrap_or_else(|panic| {
                 Err(SendFailure::Encode(mp_shm::codec::EncodeError::Value(panic.to_string())))
             });

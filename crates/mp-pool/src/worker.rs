@@ -75,8 +75,9 @@ pub(crate) enum Failure {
     Value(String),
 }
 
-/// The values of a chunk's inputs, without those that were passed over or failed; and the failures, by the input's place in the chunk.
-pub(crate) type ChunkResult<R> = Result<(Vec<R>, Vec<(u32, Failure)>), Failure>;
+/// What became of a chunk: of inputs that were sent the values, without those that were passed over or failed, of a range how many inputs were
+/// done; and the failures, by the input's place in the chunk.
+pub(crate) type ChunkResult<T> = Result<(T, Vec<(u32, Failure)>), Failure>;
 
 /// What an entry is given.
 pub(crate) struct Assignment {
@@ -250,6 +251,7 @@ fn carry_out_chunk<F: Pointer<Argument: Message + 'static, Value: Message + 'sta
             let inputs = (0..).zip(arguments);
             let run = |_, argument| values.push(function.call(argument));
             let failures = one_by_one(progress, inputs, (&skips, on_panic), run);
+            progress.set(NOWHERE);
             Ok((values, failures))
         },
     );
@@ -286,30 +288,71 @@ fn one_by_one<A>(
             }
         }
     }
-    progress.set(NOWHERE);
     failures
 }
 
-/// What a range of a shared array is sent as: where it begins and how long it is.
-pub(crate) type Range<A, R> = (FnRef<A, R>, Array<A>, Array<R>, (u64, u32), Vec<u32>);
+/// A part of a shared array.
+#[derive(Clone, Copy, Debug, Archive, Serialize, Deserialize)]
+#[rkyv(crate = mp_shm::rkyv)]
+pub(crate) struct Span {
+    /// Where it begins.
+    pub(crate) from: u64,
+    /// How many inputs it has.
+    pub(crate) len: u32,
+    /// After how many nanoseconds the worker leaves the rest of them to others.
+    pub(crate) nanos: u64,
+    /// But not before so many are done.
+    pub(crate) at_least: u32,
+}
+
+/// What a part of a shared array is sent as, and the places of those inputs to pass over.
+pub(crate) type Range<A, R> = (FnRef<A, R>, Array<A>, Array<R>, Span, Vec<u32>);
+
+/// Into how many pieces a worker cuts its time, at least, to look at the clock between them.
+const LOOKS: u64 = 8;
+
+/// Bytes of values that get their memory at once.
+const PREFAULT: usize = 1 << 18;
 
 /// Entry of a range of inputs that lie in shared memory, whose values go into shared memory, too.
 pub(crate) fn run_range<A: ShmSafe + Copy, R: ShmSafe + Copy>(assignment: Assignment) {
-    assignment.carry_out::<Range<A, R>, (Vec<()>, Vec<(u32, Failure)>)>(
+    assignment.carry_out::<Range<A, R>, (u32, Vec<(u32, Failure)>)>(
         RESULT,
-        |(function, inputs, outputs, (from, len), skips), progress| {
-            let from = usize::try_from(from).unwrap_or(usize::MAX);
-            let range = from.min(outputs.len())..from.saturating_add(len as usize).min(outputs.len());
-            // Page by page takes longer than a cheap function does. Without memory for that the first access fails.
-            let _ = outputs.prefault(range);
-            let places = (0..len).map(|place| (place, ()));
-            let failures = one_by_one(progress, places, (&skips, OnPanic::GoOn), |place, ()| {
-                let index = from.saturating_add(place as usize);
-                if let Some(input) = inputs.get(index) {
-                    outputs.set(index, function.call(input));
+        |(function, inputs, outputs, span, skips), progress| {
+            let from = usize::try_from(span.from).unwrap_or(usize::MAX);
+            let index = |place: u32| from.saturating_add(place as usize);
+            let end = index(span.len).min(outputs.len());
+            let (mut done, mut stride, mut has_memory, mut failures) = (0, 1_u32, from, Vec::new());
+            let (start, mut before) = (Instant::now(), 0);
+            while done < span.len {
+                let until = done.saturating_add(stride).min(span.len);
+                if has_memory < index(until) {
+                    progress.set(u64::from(done) + 1);
+                    let next =
+                        index(until).max(has_memory.saturating_add(PREFAULT / size_of::<R>())).min(end);
+                    // Page by page takes longer than a cheap function does. Without memory for that the first access fails.
+                    let _ = outputs.prefault(has_memory.min(next)..next);
+                    has_memory = next;
                 }
-            });
-            Ok((Vec::new(), failures))
+                let places = (done..until).map(|place| (place, ()));
+                let failed = one_by_one(progress, places, (&skips, OnPanic::GoOn), |place, ()| {
+                    if let Some(input) = inputs.get(index(place)) {
+                        outputs.set(index(place), function.call(input));
+                    }
+                });
+                failures.extend(failed);
+                done = until;
+                let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                if nanos >= span.nanos && done >= span.at_least {
+                    break;
+                }
+                if nanos - before < span.nanos / LOOKS {
+                    stride = stride.saturating_mul(2);
+                }
+                before = nanos;
+            }
+            progress.set(NOWHERE);
+            Ok((done, failures))
         },
     );
 }

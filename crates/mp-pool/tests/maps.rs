@@ -1,12 +1,13 @@
 //! `map` and its relatives.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use mp_pool::{ParMap, Pool, TaskErrorKind};
+use mp_pool::{ParMap, Pool, TaskErrorKind, with_worker_state};
 use mp_shm::Array;
+use mp_shm::value::Value;
 use mp_testkit::{assert_no_backstop, watchdog};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -193,4 +194,50 @@ fn e22_an_input_that_fails_or_kills_costs_no_other_its_place() {
         let expected = if n == 333 || n == 777 { 0 } else { n + 1 };
         assert_eq!(outputs.get(n as usize), Some(expected));
     }
+}
+
+/// Works longer than a chunk of an array should take.
+fn long_work(n: u64) -> u64 {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(9) {
+        std::hint::spin_loop();
+    }
+    n + 1
+}
+
+#[test]
+fn e22_a_worker_gives_back_what_would_take_it_too_long() {
+    let _watchdog = watchdog(LONG);
+    let inputs: Vec<u64> = (0..16).collect();
+    let tasks = |pool: Pool| {
+        assert!(pool.map_slice(long_work, &inputs).unwrap().into_iter().eq(1..17));
+        pool.stats().tasks_done
+    };
+    assert_eq!(tasks(Pool::builder().workers(1).build().unwrap()), 16, "one at a time");
+    assert_eq!(tasks(Pool::builder().workers(1).chunk_size(8).build().unwrap()), 2, "as many as was said");
+}
+
+#[test]
+fn e22_an_input_that_kills_is_run_again_as_often_as_was_said_however_long_the_others_take_then() {
+    let _watchdog = watchdog(LONG);
+    // All before it are in its chunk at first, and take longer than a chunk may when they are run again.
+    fn third_kills(n: u64) -> u64 {
+        with_worker_state(|kills: &mut Value<u64>| {
+            if n == 3 {
+                kills.update(|kills| kills + 1);
+                std::process::abort();
+            }
+            if kills.get() == 0 { n + 1 } else { long_work(n) }
+        })
+    }
+    let kills = Value::new(0_u64).unwrap();
+    let initialized = Pool::builder().initializer(|kills: Value<u64>| kills, kills.clone());
+    let pool = initialized.workers(1).retries(2).build().unwrap();
+    let (inputs, outputs) =
+        (Array::from_slice(&(0..8).collect::<Vec<u64>>()).unwrap(), Array::<u64>::new(8).unwrap());
+    let error = pool.map_into(third_kills, &inputs, &outputs).unwrap_err();
+    assert_eq!(error.items, 3..4);
+    assert!(matches!(error.error.kind, TaskErrorKind::Quarantined { deaths: 3, .. }), "{error}");
+    assert_eq!(kills.get(), 3);
+    assert_eq!(outputs.to_vec(), [1, 2, 3, 0, 5, 6, 7, 8]);
 }
