@@ -36,8 +36,8 @@ const GROWTH: usize = 8;
 const CHUNK_MAX: usize = 1 << 16;
 /// How many times smaller than the others chunks may become at the end of the inputs.
 const END_CUT: usize = 128;
-/// What a chunk of a shared array takes at least, in nanoseconds: handing it over should not take longer.
-const HAND_OVER_NANOS: u64 = 60_000;
+/// What a chunk of a shared array takes at least, in nanoseconds: several times as long as handing it over.
+const HAND_OVER_NANOS: u64 = 200_000;
 /// Most inputs of a range, which are not sent.
 const RANGE_MAX: usize = 1 << 20;
 
@@ -513,7 +513,7 @@ mod tests {
         assert_eq!(left.count, 563 + 240);
         assert_eq!((cut(&mut left), cut(&mut left)), (10..210, 210..250), "no chunk has a gap");
         left.learn(40, 1_000);
-        assert_eq!(left.least, 2400);
+        assert_eq!(left.least, 8000);
         assert_eq!((cut(&mut left), left.cut(2)), (437..1000, None), "less is not worth a hand-over");
         left.learn(1, 10_000_000);
         left.give_back(5..9);

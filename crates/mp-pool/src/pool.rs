@@ -125,7 +125,7 @@ impl Pool {
             // What has ended workers is not left to a chunk that knows nothing of that.
             let span = Span { from, len, nanos, at_least: Losses::reach_of(losses) };
             let skips = Losses::skips_of(losses);
-            let message: worker::Range<A, R> = (f, inputs.clone(), outputs.clone(), span, skips);
+            let message: worker::Part<A, R> = (f, inputs.clone(), outputs.clone(), span, skips);
             tasks.try_send(tag, &message)
         });
         self.enter(entry, true, send)

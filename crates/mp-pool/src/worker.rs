@@ -28,6 +28,7 @@ use mp_spawn::code::{CodeRef, FnRef, Pointer, SealedCode};
 use mp_spawn::panics::{self, Panic};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::time::Instant;
 
 pub(crate) const READY: u64 = 0;
@@ -251,7 +252,6 @@ fn carry_out_chunk<F: Pointer<Argument: Message + 'static, Value: Message + 'sta
             let inputs = (0..).zip(arguments);
             let run = |_, argument| values.push(function.call(argument));
             let failures = one_by_one(progress, inputs, (&skips, on_panic), run);
-            progress.set(NOWHERE);
             Ok((values, failures))
         },
     );
@@ -288,6 +288,7 @@ fn one_by_one<A>(
             }
         }
     }
+    progress.set(NOWHERE);
     failures
 }
 
@@ -306,7 +307,7 @@ pub(crate) struct Span {
 }
 
 /// What a part of a shared array is sent as, and the places of those inputs to pass over.
-pub(crate) type Range<A, R> = (FnRef<A, R>, Array<A>, Array<R>, Span, Vec<u32>);
+pub(crate) type Part<A, R> = (FnRef<A, R>, Array<A>, Array<R>, Span, Vec<u32>);
 
 /// Into how many pieces a worker cuts its time, at least, to look at the clock between them.
 const LOOKS: u64 = 8;
@@ -316,32 +317,38 @@ const PREFAULT: usize = 1 << 18;
 
 /// Entry of a range of inputs that lie in shared memory, whose values go into shared memory, too.
 pub(crate) fn run_range<A: ShmSafe + Copy, R: ShmSafe + Copy>(assignment: Assignment) {
-    assignment.carry_out::<Range<A, R>, (u32, Vec<(u32, Failure)>)>(
+    assignment.carry_out::<Part<A, R>, (u32, Vec<(u32, Failure)>)>(
         RESULT,
         |(function, inputs, outputs, span, skips), progress| {
             let from = usize::try_from(span.from).unwrap_or(usize::MAX);
-            let index = |place: u32| from.saturating_add(place as usize);
-            let end = index(span.len).min(outputs.len());
-            let (mut done, mut stride, mut has_memory, mut failures) = (0, 1_u32, from, Vec::new());
+            let index = |place: u32| from.saturating_add(place as usize).min(outputs.len());
+            let (mut done, mut stride, mut failures, mut has_memory) = (0_u32, 1_u32, Vec::new(), index(0));
             let (start, mut before) = (Instant::now(), 0);
             while done < span.len {
                 let until = done.saturating_add(stride).min(span.len);
                 if has_memory < index(until) {
+                    let more = has_memory.saturating_add(PREFAULT / size_of::<R>());
+                    let more = more.clamp(index(until), index(span.len));
+                    // Should that be too much for this process, it was for this input.
                     progress.set(u64::from(done) + 1);
-                    let next =
-                        index(until).max(has_memory.saturating_add(PREFAULT / size_of::<R>())).min(end);
                     // Page by page takes longer than a cheap function does. Without memory for that the first access fails.
-                    let _ = outputs.prefault(has_memory.min(next)..next);
-                    has_memory = next;
+                    let _ = outputs.prefault(has_memory..more);
+                    has_memory = more;
                 }
-                let places = (done..until).map(|place| (place, ()));
-                let failed = one_by_one(progress, places, (&skips, OnPanic::GoOn), |place, ()| {
-                    if let Some(input) = inputs.get(index(place)) {
-                        outputs.set(index(place), function.call(input));
-                    }
-                });
-                failures.extend(failed);
-                done = until;
+                while done < until {
+                    let skip = skips.iter().copied().filter(|skip| (done..until).contains(skip)).min();
+                    let stop = skip.unwrap_or(until);
+                    let run = || run_places(function, &inputs, &outputs, progress, (from, done..stop));
+                    done = match panics::catch(run) {
+                        Ok(()) => skip.map_or(until, |skip| skip + 1),
+                        Err(panic) => {
+                            // It is at least the place of the first.
+                            let at = u32::try_from(progress.get().saturating_sub(1)).unwrap_or(until);
+                            failures.push((at, Failure::Panicked(panic)));
+                            at.saturating_add(1)
+                        }
+                    };
+                }
                 let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 if nanos >= span.nanos && done >= span.at_least {
                     break;
@@ -355,6 +362,25 @@ pub(crate) fn run_range<A: ShmSafe + Copy, R: ShmSafe + Copy>(assignment: Assign
             Ok((done, failures))
         },
     );
+}
+
+/// Calls a function with the inputs at these places of a span that begins at `from`. It is no part of its caller, so that what it goes by can stay in
+/// registers, whatever the function does.
+#[inline(never)]
+fn run_places<A: ShmSafe + Copy, R: ShmSafe + Copy>(
+    function: FnRef<A, R>,
+    inputs: &Array<A>,
+    outputs: &Array<R>,
+    progress: &Value<u64>,
+    (from, places): (usize, Range<u32>),
+) {
+    for place in places {
+        let index = from.wrapping_add(place as usize);
+        if let Some(input) = inputs.get(index) {
+            progress.set(u64::from(place) + 1);
+            outputs.set(index, function.call(input));
+        }
+    }
 }
 
 /// Entry of an initializer.
