@@ -247,7 +247,7 @@ impl<T> Sender<T> {
     /// Whether no message was waiting a moment ago.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.end.is_empty()
     }
 }
 
@@ -430,7 +430,7 @@ impl<T> Receiver<T> {
     /// Whether no message was waiting a moment ago.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.end.is_empty()
     }
 }
 

@@ -126,7 +126,7 @@ impl DynReceiver {
     /// Whether [none](Self::len) waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.end.is_empty()
     }
 
     /// Whether no other receiver is left, here or elsewhere. A death counts once it has been recovered from.

@@ -133,6 +133,10 @@ impl End {
         if self.view.is_rendezvous() { 0 } else { self.view.waiting() }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.view.is_rendezvous() || self.view.is_empty()
+    }
+
     /// Who we are, if this end is still ours: a process forked behind our back has no part in it.
     #[inline]
     fn me(&self) -> Result<Me, SessionError> {

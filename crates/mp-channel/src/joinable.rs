@@ -235,7 +235,7 @@ macro_rules! both_ends {
             /// Whether no task was waiting a moment ago.
             #[must_use]
             pub fn is_empty(&self) -> bool {
-                self.len() == 0
+                self.ends.0.is_empty()
             }
         }
 

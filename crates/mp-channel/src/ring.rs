@@ -653,17 +653,29 @@ impl<'a, S: Slots, W: World> Ring<'a, S, W> {
         }
     }
 
+    fn is_full(&self, index: u32) -> bool {
+        matches!(Seen::of(self.slots.word(index).load(Ordering::Relaxed)).state, FULL | LAST)
+    }
+
+    /// Whether no message was waiting a moment ago. It costs a look at one slot unless messages are just coming or going.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let position = self.hints.head.0.load(Ordering::Relaxed);
+        let head = self.shape.index(position);
+        if self.is_full(head) {
+            return false;
+        }
+        position == self.hints.tail.0.load(Ordering::Relaxed)
+            || !(head + 1..self.shape.capacity()).chain(0..head).any(|index| self.is_full(index))
+    }
+
     /// The number of messages waiting, a moment ago.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        let full = |index: &u32| {
-            matches!(Seen::of(self.slots.word(*index).load(Ordering::Relaxed)).state, FULL | LAST)
-        };
-        let head = self.hints.head.0.load(Ordering::Relaxed);
-        let tail = self.hints.tail.0.load(Ordering::Relaxed);
-        if head == tail && !full(&self.shape.index(head)) {
+        if self.is_empty() {
             return 0;
         }
-        u32::try_from((0..self.shape.capacity()).filter(full).count()).unwrap_or(self.shape.capacity())
+        let full = (0..self.shape.capacity()).filter(|index| self.is_full(*index)).count();
+        u32::try_from(full).unwrap_or(self.shape.capacity())
     }
 }

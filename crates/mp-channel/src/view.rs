@@ -341,6 +341,12 @@ impl View {
         robust::with(|thread| self.rings().map(|ring| ring.ring(&here, thread).waiting() as usize).sum())
     }
 
+    /// Whether none is.
+    pub(crate) fn is_empty(&self) -> bool {
+        let here = Here { view: self, thread: 0 };
+        robust::with(|thread| self.rings().all(|ring| ring.ring(&here, thread).is_empty()))
+    }
+
     /// This ring, one of the channel that `here` is at.
     #[inline]
     pub(crate) fn ring<'a>(&'a self, here: &'a Here<'a>, thread: Current<'a>) -> Ring<'a, Self, Here<'a>> {

@@ -1,9 +1,11 @@
 //! Every way to send and receive, on a channel that is empty, full, in between, or has lost its other end.
 #![cfg(not(loom))]
 
+use mp_channel::stamp::READING;
 use mp_channel::{ChannelError, RecvError, SendFailure, channel};
 use mp_testkit::proc::Task;
 use mp_testkit::watchdog;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -194,5 +196,32 @@ fn b1_a_capacity_out_of_range_is_an_error() {
             (0..capacity).for_each(|_| assert_eq!(receiver.try_recv().unwrap(), round));
             assert!(receiver.try_recv().unwrap_err().is_empty());
         }
+    }
+}
+
+#[test]
+fn b1_messages_are_counted_wherever_they_are_in_the_ring_and_behind_one_that_somebody_has_in_hand() {
+    let _watchdog = watchdog(LONG);
+    let me = mp_shm::Session::current().unwrap().me().unwrap().thread;
+    for (capacity, start) in [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (4, 3)] {
+        let (sender, receiver) = channel::<usize>(capacity).unwrap();
+        for number in 0..start {
+            sender.try_send(number).unwrap();
+            receiver.try_recv().unwrap();
+        }
+        for number in 0..capacity {
+            assert_eq!((sender.len(), receiver.len(), receiver.is_empty()), (number, number, number == 0));
+            sender.try_send(number).unwrap();
+        }
+        // As a receiver that was stopped leaves it: READING, and this thread's id.
+        let words = sender.control_words();
+        let oldest = words[words.len() - capacity + start];
+        let full = oldest.load(Ordering::Relaxed);
+        oldest.store(u64::from(me) << 48 | (full & !0xf) | READING, Ordering::Relaxed);
+        let left = capacity - 1;
+        assert_eq!((receiver.len(), receiver.is_empty(), sender.is_empty()), (left, left == 0, left == 0));
+        oldest.store(full, Ordering::Relaxed);
+        assert!(receiver.try_iter().eq(0..capacity));
+        assert!(receiver.is_empty());
     }
 }
