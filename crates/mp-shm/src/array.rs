@@ -26,7 +26,7 @@ use crate::session::Session;
 use crate::shared::is_linked_here;
 use crate::words;
 use std::fmt;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::{Bound, Range, RangeBounds};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -177,7 +177,10 @@ impl<T: ShmSafe + Copy, H: ShmSafe> Array<T, H> {
     pub fn read_into(&self, range: impl RangeBounds<usize>, to: &mut [T]) {
         let range = self.range(range);
         assert_eq!(range.len(), to.len(), "source and target have different lengths");
-        to.iter_mut().zip(self.values(range)).for_each(|(place, value)| *place = value);
+        // SAFETY: as long, and all that this does with it is to write values.
+        let to = unsafe { &mut *(std::ptr::from_mut(to) as *mut [MaybeUninit<T>]) };
+        // SAFETY: the range is inside of the array, and as long.
+        unsafe { self.load(range.start, to) };
     }
 
     /// Puts pages under the elements in `range`, in this process, instead of at the first access to each page. That takes a fraction of the time where
@@ -213,13 +216,15 @@ impl<T: ShmSafe + Copy, H: ShmSafe> Array<T, H> {
         start..end
     }
 
-    /// The elements in a range that was checked to be inside of the array.
-    fn values(&self, range: Range<usize>) -> impl ExactSizeIterator<Item = T> {
-        let elements = self.elements.cast::<T>();
-        // SAFETY: the range is inside of the elements.
-        let place = move |index| unsafe { elements.add(index) };
-        // SAFETY: `place` is an element, aligned to 64 bytes and whole elements; others change it by such accesses, too.
-        range.map(move |index| unsafe { words::load_element(place(index)) })
+    /// Copies the elements from `start` on to all of `to`.
+    ///
+    /// # Safety
+    /// The array has so many.
+    unsafe fn load(&self, start: usize, to: &mut [MaybeUninit<T>]) {
+        // SAFETY: the caller vouches for the elements, one of which this is, or their end.
+        let from = unsafe { self.elements.cast::<T>().add(start) };
+        // SAFETY: as above; they are aligned to 64 bytes and whole elements, and others change them by such accesses, too.
+        unsafe { words::load_elements(from, to) };
     }
 
     /// Replaces the elements from `start` on by `values`.
@@ -229,18 +234,21 @@ impl<T: ShmSafe + Copy, H: ShmSafe> Array<T, H> {
     pub fn write_from(&self, start: usize, values: &[T]) {
         let fits = start.checked_add(values.len()).is_some_and(|end| end <= self.len());
         assert!(fits, "{} elements from {start} do not fit into an array of {}", values.len(), self.len());
-        for (at, value) in (start..).zip(values) {
-            // SAFETY: below the length, so inside of the elements.
-            let place = unsafe { self.elements.cast::<T>().add(at) };
-            // SAFETY: as in `set`.
-            unsafe { words::store_element(place, value) };
-        }
+        // SAFETY: not above the length, so inside of the elements, or their end.
+        let place = unsafe { self.elements.cast::<T>().add(start) };
+        // SAFETY: as in `set`; so many elements are there.
+        unsafe { words::store_elements(place, values) };
     }
 
     /// A copy of all elements.
     #[must_use]
     pub fn to_vec(&self) -> Vec<T> {
-        self.values(0..self.len()).collect()
+        let mut copy = Vec::with_capacity(self.len());
+        // SAFETY: the array has so many elements.
+        unsafe { self.load(0, &mut copy.spare_capacity_mut()[..self.len()]) };
+        // SAFETY: all of them were written.
+        unsafe { copy.set_len(self.len()) };
+        copy
     }
 }
 

@@ -71,21 +71,38 @@ macro_rules! by_units {
     };
 }
 
-/// Stores an element, one atomic access for each [`unit`].
+/// Copies as many of these bytes as there are whole words, if that is worth it: where an access is smaller than 4 bytes, and there are many. Gives how many bytes
+/// it has copied.
 ///
 /// # Safety
-/// A `T` aligned to its unit is at `to`, in memory that is changed by such accesses only while this runs.
+/// As [`mp_sys::words::copy`].
 #[inline]
-pub(crate) unsafe fn store_element<T: ShmSafe + Copy>(to: NonNull<T>, value: &T) {
+unsafe fn copy_many<T>(from: *const T, to: *mut T, bytes: usize) -> usize {
+    if unit::<T>() >= 4 || bytes < 256 {
+        return 0;
+    }
+    // SAFETY: as the caller vouches.
+    8 * unsafe { mp_sys::words::copy(from.cast(), to.cast(), bytes / 8) }
+}
+
+/// Stores elements one after the other, one atomic access for each [`unit`], or as if it was so: see [`mp_sys::words`].
+///
+/// # Safety
+/// So many `T`, aligned to their unit, are at `to`, in memory that is changed by such accesses only while this runs.
+#[inline]
+pub(crate) unsafe fn store_elements<T: ShmSafe + Copy>(to: NonNull<T>, values: &[T]) {
     const { assert!(!T::PADDED, "a type with padding between its fields cannot be copied by words") };
+    let bytes = size_of_val(values);
+    // SAFETY: so many bytes are at both places, and the values are this process's own; the caller vouches for the others.
+    let copied = unsafe { copy_many(values.as_ptr(), to.as_ptr(), bytes) };
     macro_rules! each {
         ($atomic:ty) => {
-            for at in 0..size_of::<T>() / size_of::<$atomic>() {
-                // SAFETY: inside of the value.
-                let part = unsafe { std::ptr::from_ref(value).cast::<$atomic>().add(at) };
+            for at in copied / size_of::<$atomic>()..bytes / size_of::<$atomic>() {
+                // SAFETY: inside of the values.
+                let part = unsafe { values.as_ptr().cast::<$atomic>().add(at) };
                 // SAFETY: as above; none of it is padding, an atomic has the bytes of its number, and this copy is ours alone.
                 let mut part = unsafe { part.read_unaligned() };
-                // SAFETY: inside of the element.
+                // SAFETY: inside of the elements.
                 let place = unsafe { to.cast::<$atomic>().add(at) };
                 // SAFETY: the caller vouches for memory and alignment.
                 unsafe { place.as_ref() }.store(*part.get_mut(), Ordering::Relaxed);
@@ -95,28 +112,51 @@ pub(crate) unsafe fn store_element<T: ShmSafe + Copy>(to: NonNull<T>, value: &T)
     by_units!(const { unit::<T>() }, each);
 }
 
-/// Loads an element, one atomic access for each [`unit`].
+/// Loads elements one after the other, as [`store_elements`] stores them; all of `to` is written.
 ///
 /// # Safety
-/// As [`store_element`].
+/// As [`store_elements`].
 #[inline]
-pub(crate) unsafe fn load_element<T: ShmSafe + Copy>(from: NonNull<T>) -> T {
-    let mut value = MaybeUninit::<T>::uninit();
+pub(crate) unsafe fn load_elements<T: ShmSafe + Copy>(from: NonNull<T>, to: &mut [MaybeUninit<T>]) {
+    let bytes = size_of_val(to);
+    // SAFETY: so many bytes are at both places, and the target is this process's own; the caller vouches for the others.
+    let copied = unsafe { copy_many(from.as_ptr(), to.as_mut_ptr().cast(), bytes) };
     macro_rules! each {
         ($atomic:ty) => {
-            for at in 0..size_of::<T>() / size_of::<$atomic>() {
-                // SAFETY: inside of the element.
+            for at in copied / size_of::<$atomic>()..bytes / size_of::<$atomic>() {
+                // SAFETY: inside of the elements.
                 let place = unsafe { from.cast::<$atomic>().add(at) };
                 // SAFETY: the caller vouches for memory and alignment.
                 let part = unsafe { place.as_ref() }.load(Ordering::Relaxed);
-                // SAFETY: inside of the value.
-                let to = unsafe { value.as_mut_ptr().cast::<$atomic>().add(at) };
+                // SAFETY: inside of the target.
+                let to = unsafe { to.as_mut_ptr().cast::<$atomic>().add(at) };
                 // SAFETY: as above; an atomic has the bytes of its number.
                 unsafe { to.write_unaligned(<$atomic>::new(part)) };
             }
         };
     }
     by_units!(const { unit::<T>() }, each);
+}
+
+/// [`store_elements`] of one.
+///
+/// # Safety
+/// As there.
+#[inline]
+pub(crate) unsafe fn store_element<T: ShmSafe + Copy>(to: NonNull<T>, value: &T) {
+    // SAFETY: as the caller vouches.
+    unsafe { store_elements(to, std::slice::from_ref(value)) };
+}
+
+/// [`load_elements`] of one.
+///
+/// # Safety
+/// As there.
+#[inline]
+pub(crate) unsafe fn load_element<T: ShmSafe + Copy>(from: NonNull<T>) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: as the caller vouches.
+    unsafe { load_elements(from, std::slice::from_mut(&mut value)) };
     // SAFETY: all bytes were written, and every bit pattern is a `T: ShmSafe`.
     unsafe { value.assume_init() }
 }
@@ -155,5 +195,31 @@ mod tests {
         check([1_u32, 2, 3], 4);
         check([1_u64, 2, 3], 8);
         check([1_u16; 12], 8);
+    }
+
+    #[test]
+    fn many_elements_are_copied_whole_and_nothing_beside_them() {
+        fn check<T: ShmSafe + Copy + PartialEq + std::fmt::Debug>(of: impl Fn(u8) -> T) {
+            for len in [0, 1, 7, 63, 64, 65, 200, 511, 513, 1000] {
+                let values: Vec<T> = (0..=254).map(|byte| of(byte + 1)).cycle().take(len).collect();
+                let mut place = vec![of(0); len + 2];
+                let at = NonNull::from(&mut place[1]);
+                // SAFETY: the place is large enough, aligned, and ours.
+                unsafe { store_elements(at, &values) };
+                let mut loaded = vec![MaybeUninit::new(of(0)); len];
+                // SAFETY: as above.
+                unsafe { load_elements(at, &mut loaded) };
+                // SAFETY: they were there before, and were overwritten.
+                let loaded: Vec<T> = loaded.into_iter().map(|one| unsafe { one.assume_init() }).collect();
+                assert_eq!(loaded, values);
+                assert_eq!((place[0], &place[1..=len], place[len + 1]), (of(0), &values[..], of(0)));
+            }
+        }
+        check(|byte| byte);
+        check(|byte| u16::from(byte) << 8);
+        check(f32::from);
+        check(|byte| [byte; 3]);
+        check(|byte| [u64::from(byte); 3]);
+        check(|byte| [byte; 1000]);
     }
 }

@@ -33,6 +33,7 @@
 //! | [`object`] | the program files loaded here, their build ids and code segments |
 //! | [`fork`] | noticing that this process was made by somebody else's `fork` |
 //! | [`prefetch`] | hints about memory that is needed soon |
+//! | [`words`] | copying to and from memory that others use, many words at once |
 //! | [`cpu`] | which processors may run a thread |
 //! | [`force`] | `MP_FORCE`: fallbacks taken on purpose, for tests |
 //!
@@ -97,5 +98,6 @@ pub mod status;
 pub mod stream;
 #[cfg(not(loom))]
 pub mod tree;
+pub mod words;
 #[cfg(not(loom))]
 pub mod zygote;
