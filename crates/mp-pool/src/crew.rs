@@ -122,7 +122,7 @@ impl Shared {
 
     /// Ends what has run for too long, lets go of who has had nothing to do for long; says when to look again.
     pub(crate) fn tend(&self, state: &mut State) -> Option<Instant> {
-        if !self.limits.is_timed {
+        if !state.is_timed {
             return None;
         }
         let now = Instant::now();

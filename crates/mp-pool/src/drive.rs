@@ -77,12 +77,12 @@ impl Shared {
         let limits = Limits {
             tasks_max: settings.tasks_max,
             memory_max_kib: settings.memory_max.map(|bytes| bytes >> 10),
-            is_timed: settings.task_timeout.is_some() || settings.idle_timeout.is_some(),
         };
         Ok(Arc::new(Self {
             number,
             state: Mutex::new(State {
                 number,
+                is_timed: settings.task_timeout.is_some() || settings.idle_timeout.is_some(),
                 dispatcher: Dispatcher::default(),
                 workers: FxHashMap::default(),
                 leaving: Vec::new(),
@@ -346,7 +346,7 @@ impl Shared {
             Instant::now() + look
         });
         // What is done is not late, however late this thread comes to look.
-        let took_in = self.limits.is_timed && self.take_in_what_is_there(&mut state);
+        let took_in = state.is_timed && self.take_in_what_is_there(&mut state);
         let timer = self.tend(&mut state);
         if took_in {
             // What somebody waits for, this thread too, may be among it.
@@ -462,7 +462,7 @@ impl Shared {
     }
 
     fn needs_driver(&self, state: &State) -> bool {
-        state.needs_driver(self.limits, self.settings.idle_timeout.is_some())
+        state.needs_driver(self.settings.idle_timeout.is_some())
     }
 
     /// Lets all tasks be done and all workers end.

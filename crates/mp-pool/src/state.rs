@@ -114,6 +114,8 @@ impl Broken {
 pub(crate) struct State {
     /// Tells pools of this process apart; from 1 on.
     pub(crate) number: u64,
+    /// Tasks or idle workers have a time-out.
+    pub(crate) is_timed: bool,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) workers: FxHashMap<WorkerId, Worker>,
     /// Workers that the pool has let go of, and which have not ended yet.
@@ -187,7 +189,6 @@ pub(crate) fn check_not_encoding(pool: u64) {
 pub(crate) struct Limits {
     pub(crate) tasks_max: Option<u64>,
     pub(crate) memory_max_kib: Option<u64>,
-    pub(crate) is_timed: bool,
 }
 
 impl State {
@@ -225,7 +226,7 @@ impl State {
                 Ok(()) | Err(SendFailure::Disconnected) => {
                     entered.attempts += 1;
                     entered.pid = Some(to.process.pid());
-                    self.touch(worker, limits);
+                    self.touch(worker);
                 }
                 Err(SendFailure::Full) => self.dispatcher.had_no_room(worker, task),
                 Err(failure) => {
@@ -237,8 +238,8 @@ impl State {
     }
 
     /// Notes since when a worker has been at what it is at.
-    fn touch(&mut self, worker: WorkerId, limits: Limits) {
-        if limits.is_timed
+    fn touch(&mut self, worker: WorkerId) {
+        if self.is_timed
             && let running = self.dispatcher.running(worker)
             && let Some(worker) = self.workers.get_mut(&worker)
             && worker.since.0 != running
@@ -313,6 +314,8 @@ impl State {
         for task in self.dispatcher.taken_back(worker, &tasks) {
             self.was_not_begun(task);
         }
+        // It may have nothing now, and the task that was its first is somebody else's.
+        self.touch(worker);
     }
 
     /// A task that a worker was given was not begun there.
@@ -402,14 +405,14 @@ impl State {
             }
         }
         self.end_wasting();
-        self.touch(worker, limits);
+        self.touch(worker);
     }
 
     /// Whether tasks need somebody to see to them at once though nobody waits.
-    pub(crate) fn needs_driver(&self, limits: Limits, has_idle_timeout: bool) -> bool {
+    pub(crate) fn needs_driver(&self, has_idle_timeout: bool) -> bool {
         !self.driving
             && (self.in_background > 0
-                || (limits.is_timed && self.dispatcher.unfinished() > 0)
+                || (self.is_timed && self.dispatcher.unfinished() > 0)
                 || (has_idle_timeout && !self.workers.is_empty()))
     }
 

@@ -187,6 +187,36 @@ fn e29_idle_workers_end_and_come_back() {
 }
 
 #[test]
+fn e29_a_worker_whose_tasks_others_have_done_is_idle() {
+    let _watchdog = watchdog(LONG);
+    // All three are at a task at once.
+    let meet = |(tell, all_are_here): (Sender<(u64, u32)>, Receiver<()>)| {
+        tell.send((worker_id().unwrap(), std::process::id())).unwrap();
+        assert!(all_are_here.recv().unwrap_err().is_disconnected());
+    };
+    let pool = Pool::builder().workers(3).idle_timeout(Duration::from_millis(500)).build().unwrap();
+    let (tell, told) = channel(3).unwrap();
+    let (keep, all_are_here) = channel(1).unwrap();
+    let met: Vec<_> =
+        (0..3).map(|_| pool.submit(meet, (tell.clone(), all_are_here.clone())).unwrap()).collect();
+    let (_, last) = (0..3).map(|_| told.recv().unwrap()).max().unwrap();
+    drop(keep);
+    met.into_iter().for_each(|task| task.get().unwrap());
+    let signal = |signal| {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(last).unwrap()).unwrap();
+        // If it has ended already, there is nothing to see.
+        let _ = rustix::process::kill_process(pid, signal);
+    };
+    signal(rustix::process::Signal::STOP);
+    // Two for each; those of the one that is stopped are taken back, and the two others get one each.
+    let tasks: Vec<_> = (0..6).map(|n| pool.submit(|n: u32| n, n).unwrap()).collect();
+    assert!((0..).zip(tasks).all(|(n, task)| task.get().unwrap() == n));
+    signal(rustix::process::Signal::CONT);
+    proc::until(|| pool.worker_pids().is_empty());
+    assert_eq!(pool.stats().workers_lost, 0);
+}
+
+#[test]
 fn e7_a_closed_pool_takes_nothing_and_finishes_what_it_has() {
     let _watchdog = watchdog(LONG);
     let pool = Pool::builder().workers(2).build().unwrap();
