@@ -18,18 +18,19 @@ mod scope;
 mod shared;
 mod task;
 
-use crate::error::{MapError, PoolError, TaskError};
+use crate::error::{MapError, PoolError, TaskError, TaskErrorKind};
 use crate::executor::{Executor, in_order};
 use crate::failure;
 use crate::slot::Slot;
 use crate::stats::PoolStats;
+use crate::worker;
 pub use imap::ThreadImap;
 use mp_shm::codec::{EncodeError, Payload};
 use mp_shm::{Message, Session, codec};
 use mp_spawn::code::Pointer;
 use mp_spawn::panics;
 pub use scope::ThreadScope;
-use shared::Shared;
+use shared::{Made, Shared, Steps};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,8 @@ pub struct ThreadPoolBuilder {
     threads: Option<usize>,
     checked: bool,
     task_timeout: Option<Duration>,
+    in_flight: Option<usize>,
+    steps: Steps,
 }
 
 impl ThreadPoolBuilder {
@@ -98,6 +101,44 @@ impl ThreadPoolBuilder {
         self
     }
 
+    /// Has each thread call `f(argument)` before its first task. What that gives stays in the thread, for its tasks to use by
+    /// [`with_worker_state`](crate::with_worker_state). The argument is encoded and decoded for each thread. Should it fail again and again,
+    /// the pool is [broken](PoolError::Broken).
+    ///
+    /// A pool with an initializer has its tasks done by its own threads alone: a thread of another pool that waits for one does not do it itself.
+    #[must_use]
+    pub fn initializer<A: Message + Send + Sync + 'static, S: 'static>(
+        mut self,
+        f: fn(A) -> S,
+        argument: A,
+    ) -> Self {
+        self.steps.initialize = Some(Arc::new(move || {
+            let there = encode(&argument).map_err(|error| TaskErrorKind::Argument(error.to_string()))?;
+            let argument = there.decode().map_err(|error| TaskErrorKind::Argument(error.to_string()))?;
+            Ok(Box::new(f(argument)))
+        }));
+        self
+    }
+
+    /// Has each thread call `f` with what the [initializer](Self::initializer) made for it, after its last task, unless it is given up;
+    /// [`ThreadPool::join_with`] gives the values.
+    #[must_use]
+    pub fn finalizer<S: 'static, F: Message + Send + 'static>(mut self, f: fn(S) -> F) -> Self {
+        self.steps.finalize = Some(Arc::new(move || {
+            let state = worker::take_state().map_err(TaskErrorKind::Argument)?;
+            Ok(Box::new(f(state)))
+        }));
+        self
+    }
+
+    /// At most so many tasks, at least 1, are submitted and not done; who submits another waits. Tasks that submit others do not wait. Default: no
+    /// limit.
+    #[must_use]
+    pub fn in_flight(mut self, tasks: usize) -> Self {
+        self.in_flight = Some(tasks.max(1));
+        self
+    }
+
     /// Makes the pool and starts its threads.
     ///
     /// # Errors
@@ -107,8 +148,8 @@ impl ThreadPoolBuilder {
         if threads == 0 {
             return Err(PoolError::NoWorkers);
         }
-        let shared = Shared::start(threads, self.task_timeout)?;
-        Ok(ThreadPool { shared, threads, checked: self.checked })
+        let checked = self.checked;
+        Ok(ThreadPool { shared: Shared::start(threads, self)?, threads, checked })
     }
 }
 
@@ -124,13 +165,19 @@ impl ThreadPool {
     /// For a pool with other settings.
     #[must_use]
     pub fn builder() -> ThreadPoolBuilder {
-        ThreadPoolBuilder { threads: None, checked: false, task_timeout: None }
+        ThreadPoolBuilder {
+            threads: None,
+            checked: false,
+            task_timeout: None,
+            in_flight: None,
+            steps: Steps::default(),
+        }
     }
 
-    /// Gives `f(argument)` to a thread.
+    /// Gives `f(argument)` to a thread. Waits first if there is a bound of [tasks in flight](ThreadPoolBuilder::in_flight).
     ///
     /// # Errors
-    /// [`PoolError::Closed`].
+    /// The pool is closed or broken.
     pub fn submit<A: Message + Send + 'static, R: Message + Send + 'static>(
         &self,
         f: fn(A) -> R,
@@ -289,11 +336,24 @@ impl ThreadPool {
     /// waits for itself.)
     ///
     /// # Errors
-    /// None so far: it is declared as [`Pool::join`](crate::Pool::join) is.
+    /// The pool is broken.
     pub fn join(self) -> Result<(), PoolError> {
-        self.shared.refuse();
-        self.shared.wait_until_done();
-        Ok(())
+        self.shared.finish().map(drop)
+    }
+
+    /// [`join`](Self::join) that gives the values of the threads' [finalizers](ThreadPoolBuilder::finalizer).
+    ///
+    /// # Errors
+    /// The pool is broken; a finalizer failed, or gives another type.
+    pub fn join_with<F: Message + Send + 'static>(self) -> Result<Vec<F>, PoolError> {
+        let failed = |kind| PoolError::Worker(Box::new(kind));
+        let other =
+            || TaskErrorKind::Value(format!("the finalizer gives no `{}`", std::any::type_name::<F>()));
+        let value = |made: Made| {
+            let made = made.map_err(failed)?.downcast();
+            made.map(|value| *value).map_err(|_| failed(other()))
+        };
+        self.shared.finish()?.into_iter().map(value).collect()
     }
 
     /// Takes no more tasks, and none that nobody has begun is run: all that are not done fail. Those that run go on unobserved.

@@ -105,10 +105,28 @@ thread_local! {
     static WORKER: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// In a worker of a pool, its number there: from 0 on, never used again in that pool. `None` elsewhere.
+/// In a worker of a pool, a process or a thread, its number there: from 0 on, never used again in that pool. `None` elsewhere.
 #[must_use]
 pub fn worker_id() -> Option<u64> {
     WORKER.get()
+}
+
+/// Makes this thread the worker with this number.
+pub(crate) fn become_worker(number: u64) {
+    WORKER.set(Some(number));
+}
+
+/// Keeps what the initializer of this worker has made, and drops what was there.
+pub(crate) fn keep_state(state: Option<Box<dyn Any>>) {
+    drop(STATE.replace(state));
+}
+
+/// Takes what the initializer of this worker has made, for the finalizer.
+pub(crate) fn take_state<S: 'static>() -> Result<S, String> {
+    let state = STATE.take().and_then(|state| state.downcast::<S>().ok());
+    state
+        .map(|state| *state)
+        .ok_or_else(|| format!("the initializer made no `{}`", std::any::type_name::<S>()))
 }
 
 /// In a worker, for the task that runs: what the pool's [initializer](crate::PoolBuilder::initializer) has made, for this task alone meanwhile.
@@ -126,7 +144,7 @@ pub fn with_worker_state<S: 'static, T>(with: impl FnOnce(&mut S) -> T) -> T {
 /// What a worker process runs.
 pub(crate) fn main((orders, tasks, results, progress): (Orders, DynReceiver, DynSender, Value<u64>)) {
     let Ok(session) = Session::current() else { return };
-    WORKER.set(Some(orders.worker));
+    become_worker(orders.worker);
     let desk = Desk { worker: orders.worker, results, progress, tells_memory: orders.tells_memory };
     let carry_out = |message: DynMessage| {
         let [task, code, seal, _] = message.tag();
@@ -392,7 +410,7 @@ pub(crate) fn run_initializer<A: Message + 'static, S: 'static>(assignment: Assi
         Err(panic) => Err(Failure::Panicked(panic)),
     };
     match made {
-        Ok(state) => STATE.set(Some(Box::new(state))),
+        Ok(state) => keep_state(Some(Box::new(state))),
         Err(failure) => {
             // `main` sees that there is no state.
             let _ = desk.send((0, FAILED), 0, 0, &failure);
@@ -403,12 +421,8 @@ pub(crate) fn run_initializer<A: Message + 'static, S: 'static>(assignment: Assi
 /// Entry of a finalizer.
 pub(crate) fn run_finalizer<S: 'static, F: Message + 'static>(assignment: Assignment) {
     assignment.carry_out::<FnRef<S, F>, F>(FINAL, |function, _| {
-        let state = STATE.take().and_then(|state| state.downcast::<S>().ok());
-        let state = state.ok_or_else(|| {
-            let name = std::any::type_name::<S>();
-            Failure::Argument(format!("the initializer made no `{name}`"))
-        })?;
-        panics::catch(|| function.call(*state)).map_err(Failure::Panicked)
+        let state = take_state().map_err(Failure::Argument)?;
+        panics::catch(|| function.call(state)).map_err(Failure::Panicked)
     });
 }
 

@@ -4,6 +4,7 @@
 //! task     queued ─ a thread takes it ─► running ─ done ─► settled
 //!            └─ cancel, or the pool is dropped ─┴─ or too late ─► settled
 //! thread   of the pool ─ its task was settled by others ─► given up: it ends after that task, and another has its place
+//!            └─ its initializer fails ─► given up at once; after too many in a row the pool is broken
 //! ```
 //!
 //! Owns: the queue, and who is at what, behind one mutex; no user code runs under it but a subscriber of `tracing`. Whoever takes a task out of `queue` or `running`
@@ -12,10 +13,14 @@
 use crate::error::{PoolError, TaskError, TaskErrorKind};
 use crate::slot::AnySlot;
 use crate::stats::Records;
+use crate::threads::ThreadPoolBuilder;
 use crate::trace::TaskSpan;
+use crate::worker;
 use mp_spawn::panics;
+use std::any::Any;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,8 +31,33 @@ thread_local! {
 }
 
 /// Whether this thread is one of a pool's.
-pub(super) fn is_of_a_pool() -> bool {
+fn is_of_a_pool() -> bool {
     PLACE.get().is_some()
+}
+
+/// What a step of a thread's life gave, or why it gave nothing.
+pub(super) type Made = Result<Box<dyn Any + Send>, TaskErrorKind>;
+
+/// What a thread does before its first task and after its last one.
+#[derive(Clone, Default)]
+pub(super) struct Steps {
+    pub(super) initialize: Option<Arc<Initialize>>,
+    pub(super) finalize: Option<Arc<Finalize>>,
+}
+
+type Initialize = dyn Fn() -> Result<Box<dyn Any>, TaskErrorKind> + Send + Sync;
+type Finalize = dyn Fn() -> Made + Send + Sync;
+
+/// Runs a step, which is user code.
+fn made<T>(step: impl FnOnce() -> Result<T, TaskErrorKind>) -> Result<T, TaskErrorKind> {
+    panics::catch(step).unwrap_or_else(|panic| Err(TaskErrorKind::Panicked(panic)))
+}
+
+impl fmt::Debug for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { initialize, finalize } = self;
+        write!(f, "Steps(initialize {}, finalize {})", initialize.is_some(), finalize.is_some())
+    }
 }
 
 /// Does a task; fills its slot if [`Shared::done`] says so.
@@ -52,15 +82,21 @@ pub(super) struct State {
     /// In the order of their numbers.
     queue: VecDeque<Entered>,
     running: HashMap<u64, Running>,
-    /// Those that take tasks, by number; those that were given up are not in here.
-    threads: HashMap<u64, JoinHandle<()>>,
+    /// Those that take tasks, by number, until somebody waits for their end; those that were given up are not in here.
+    threads: HashMap<u64, Option<JoinHandle<()>>>,
     time_keeper: Option<JoinHandle<()>>,
     /// The time keeper waits for a task to begin.
     is_time_keeper_idle: bool,
     next_task: u64,
     next_thread: u64,
+    /// Threads in a row whose initializer failed.
+    failed_starts: usize,
+    /// What finalizers gave.
+    finals: Vec<Made>,
     /// Takes no more tasks.
     closed: bool,
+    /// Why it cannot do any.
+    broken: Option<String>,
     /// The pool is dropped.
     over: bool,
     /// Threads that sleep on `settled`.
@@ -76,7 +112,8 @@ pub(super) struct Shared {
     settled: Condvar,
     /// The time keeper has something to look at.
     begun: Condvar,
-    task_timeout: Option<Duration>,
+    threads: usize,
+    settings: ThreadPoolBuilder,
 }
 
 /// A task that was taken from whoever had it, for the taker to settle.
@@ -101,7 +138,7 @@ impl Shared {
     ///
     /// # Errors
     /// A thread cannot be started; those that were are ended again.
-    pub(super) fn start(threads: usize, task_timeout: Option<Duration>) -> Result<Arc<Self>, PoolError> {
+    pub(super) fn start(threads: usize, settings: ThreadPoolBuilder) -> Result<Arc<Self>, PoolError> {
         let state = State {
             queue: VecDeque::new(),
             running: HashMap::new(),
@@ -110,7 +147,10 @@ impl Shared {
             is_time_keeper_idle: false,
             next_task: 0,
             next_thread: 0,
+            failed_starts: 0,
+            finals: Vec::new(),
             closed: false,
+            broken: None,
             over: false,
             waiters: 0,
             records: Records::new(false),
@@ -120,7 +160,8 @@ impl Shared {
             arrived: Condvar::new(),
             settled: Condvar::new(),
             begun: Condvar::new(),
-            task_timeout,
+            threads,
+            settings,
         });
         let started = shared.start_threads(threads);
         if started.is_err() {
@@ -132,7 +173,7 @@ impl Shared {
     fn start_threads(self: &Arc<Self>, threads: usize) -> std::io::Result<()> {
         let mut state = self.lock();
         (0..threads).try_for_each(|_| self.start_thread(&mut state))?;
-        if let Some(limit) = self.task_timeout {
+        if let Some(limit) = self.settings.task_timeout {
             let shared = self.clone();
             let thread = std::thread::Builder::new().name("pool-time".to_owned());
             state.time_keeper = Some(thread.spawn(move || shared.keep_time(limit))?);
@@ -144,15 +185,20 @@ impl Shared {
         let number = state.next_thread;
         let shared = self.clone();
         let thread = std::thread::Builder::new().name(format!("pool-{number}"));
-        state.threads.insert(number, thread.spawn(move || shared.work(number))?);
+        state.threads.insert(number, Some(thread.spawn(move || shared.work(number))?));
         state.next_thread += 1;
         state.records.started(number, std::process::id());
-        state.records.ready(number);
         Ok(())
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this thread, which waits for tasks, may do them: one of a pool's; if they need what an initializer makes, of this one's.
+    fn helps(&self) -> bool {
+        let has_state = self.settings.steps.initialize.is_some();
+        PLACE.get().is_some_and(|place| !has_state || place.0 == self.address())
     }
 
     /// Only to be compared.
@@ -162,11 +208,16 @@ impl Shared {
 
     pub(super) fn submit(&self, run: Run, slot: Arc<dyn AnySlot>, is_kept: bool) -> Result<u64, PoolError> {
         let mut state = self.lock();
-        if state.closed {
+        if let Some(most) = self.settings.in_flight.filter(|_| !is_of_a_pool()) {
+            while !state.closed && state.queue.len() + state.running.len() >= most {
+                state = self.sleep(state, None);
+            }
+        }
+        if let Err(error) = state.check_open() {
             drop(state);
             // With the argument, whose destructor is user code.
             drop(run);
-            return Err(PoolError::Closed);
+            return Err(error);
         }
         let id = state.next_task;
         state.next_task += 1;
@@ -178,9 +229,57 @@ impl Shared {
     }
 
     /// What a thread does.
-    fn work(&self, number: u64) {
+    fn work(self: &Arc<Self>, number: u64) {
         PLACE.set(Some((self.address(), number)));
+        worker::become_worker(number);
+        let Steps { initialize, finalize } = &self.settings.steps;
+        match initialize.as_ref().map(|initialize| made(|| initialize())).transpose() {
+            Ok(state) => worker::keep_state(state),
+            Err(kind) => return self.has_failed_to_start(number, &kind),
+        }
+        self.do_tasks(number);
+        // One that was given up is as good as dead.
+        if let Some(finalize) = finalize.as_ref().filter(|_| self.lock().threads.contains_key(&number)) {
+            let made = made(|| finalize());
+            self.lock().finals.push(made);
+        }
+        // Here, where a destructor that panics is caught.
+        let _ = panics::catch(|| worker::keep_state(None));
+    }
+
+    /// Another thread takes the place of this one, unless too many have failed.
+    fn has_failed_to_start(self: &Arc<Self>, number: u64, why: &TaskErrorKind) {
         let mut state = self.lock();
+        if state.closed && state.queue.is_empty() {
+            return;
+        }
+        state.failed_starts += 1;
+        if state.failed_starts <= self.threads.max(4) * 2 && self.give_up(&mut state, number) {
+            return;
+        }
+        let why = match why {
+            TaskErrorKind::Panicked(panic) => format!("the initializer panicked: {panic}"),
+            other => other.to_string(),
+        };
+        let why = format!("its workers end before they are ready: {why}");
+        state.closed = true;
+        let queue = std::mem::take(&mut state.queue);
+        for entered in &queue {
+            state.records.failed(entered.id, &TaskErrorKind::Pool(PoolError::Broken(why.clone())));
+        }
+        state.broken = Some(why.clone());
+        drop(state);
+        self.arrived.notify_all();
+        for Entered { id, run, slot, .. } in queue {
+            Taken { id, slot, unrun: Some(run) }.settle(TaskErrorKind::Pool(PoolError::Broken(why.clone())));
+        }
+        self.announce_settled();
+    }
+
+    fn do_tasks(&self, number: u64) {
+        let mut state = self.lock();
+        state.failed_starts = 0;
+        state.records.ready(number);
         // One that was given up has no place any more.
         while state.threads.contains_key(&number) {
             if let Some(entered) = state.queue.pop_front() {
@@ -267,7 +366,7 @@ impl Shared {
             if place.is_some() || until.is_some_and(|until| until <= Instant::now()) {
                 return place;
             }
-            let helps = until.is_none() && is_of_a_pool();
+            let helps = until.is_none() && self.helps();
             let entered =
                 if helps { ids.iter().find_map(|&id| Self::take_back(&mut state, id)) } else { None };
             state = match entered {
@@ -302,7 +401,7 @@ impl Shared {
 
     /// In a thread of a pool: does a task here, if nobody has begun it.
     pub(super) fn run_here(&self, id: u64) {
-        if !is_of_a_pool() {
+        if !self.helps() {
             return;
         }
         let mut state = self.lock();
@@ -316,6 +415,8 @@ impl Shared {
         let mut state = self.lock();
         let at = Self::place_in_queue(&state, id).filter(|&at| !state.queue[at].is_kept);
         let taken_back = at.and_then(|at| state.queue.remove(at));
+        // There may be room for another.
+        self.announce(&state);
         drop(state);
         // The argument's destructor is user code: it runs here, without the lock.
         drop(taken_back);
@@ -336,13 +437,15 @@ impl Shared {
         Some(taken)
     }
 
-    /// If no other can be started, it stays.
-    fn give_up(self: &Arc<Self>, state: &mut State, thread: u64) {
-        if state.threads.contains_key(&thread) && self.start_thread(state).is_ok() {
+    /// If no other can be started, it stays; says whether it does not.
+    fn give_up(self: &Arc<Self>, state: &mut State, thread: u64) -> bool {
+        let given_up = state.threads.contains_key(&thread) && self.start_thread(state).is_ok();
+        if given_up {
             state.threads.remove(&thread);
             state.records.ended(thread, String::from("given up"));
             state.records.totals.workers_lost += 1;
         }
+        given_up
     }
 
     /// Settles a task otherwise, if it is not done; says whether it was not.
@@ -383,8 +486,26 @@ impl Shared {
 
     /// Takes no more tasks.
     pub(super) fn refuse(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        // For those that wait until they may submit.
+        self.announce(&state);
+        drop(state);
         self.arrived.notify_all();
+    }
+
+    /// Takes no more tasks, waits until all are done and the threads have ended; gives what their finalizers gave.
+    ///
+    /// # Errors
+    /// The pool is broken.
+    pub(super) fn finish(&self) -> Result<Vec<Made>, PoolError> {
+        self.refuse();
+        self.wait_until_done();
+        let threads = self.lock().take_threads();
+        see_off(threads);
+        let mut state = self.lock();
+        let finals = std::mem::take(&mut state.finals);
+        state.broken.clone().map_or(Ok(finals), |why| Err(PoolError::Broken(why)))
     }
 
     /// Ends everything. Threads that are at a task end after it, unobserved.
@@ -394,7 +515,7 @@ impl Shared {
         state.over = true;
         let queue = std::mem::take(&mut state.queue);
         let running = std::mem::take(&mut state.running);
-        let threads = std::mem::take(&mut state.threads);
+        let threads = state.take_threads();
         let time_keeper = state.time_keeper.take();
         for &id in queue.iter().map(|entered| &entered.id).chain(running.keys()) {
             state.records.failed(id, &TaskErrorKind::Pool(PoolError::Closed));
@@ -410,12 +531,32 @@ impl Shared {
             taken.settle(TaskErrorKind::Pool(PoolError::Closed));
         }
         self.announce_settled();
-        // From a callback, one of them may be the one that drops the pool.
-        let others = |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
-        let ended = threads.into_values().filter(|_| !is_busy).chain(time_keeper);
-        for thread in ended.filter(others) {
-            // It does not panic: all that it runs is caught.
-            let _ = thread.join();
+        see_off(threads.into_iter().filter(|_| !is_busy).chain(time_keeper));
+    }
+}
+
+/// Waits for the end of threads.
+fn see_off(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    // From a callback, one of them may be the one that drops the pool.
+    let current = std::thread::current().id();
+    for thread in threads.into_iter().filter(|thread| thread.thread().id() != current) {
+        // It does not panic: all that it runs is caught.
+        let _ = thread.join();
+    }
+}
+
+impl State {
+    /// Why no task can be submitted.
+    fn check_open(&self) -> Result<(), PoolError> {
+        match &self.broken {
+            Some(why) => Err(PoolError::Broken(why.clone())),
+            None if self.closed => Err(PoolError::Closed),
+            None => Ok(()),
         }
+    }
+
+    /// To wait for; they keep their places.
+    fn take_threads(&mut self) -> Vec<JoinHandle<()>> {
+        self.threads.values_mut().filter_map(Option::take).collect()
     }
 }
