@@ -188,6 +188,9 @@ impl Shared {
         state.threads.insert(number, Some(thread.spawn(move || shared.work(number))?));
         state.next_thread += 1;
         state.records.started(number, std::process::id());
+        if self.settings.steps.initialize.is_none() {
+            state.records.ready(number);
+        }
         Ok(())
     }
 
@@ -278,8 +281,10 @@ impl Shared {
 
     fn do_tasks(&self, number: u64) {
         let mut state = self.lock();
-        state.failed_starts = 0;
-        state.records.ready(number);
+        if self.settings.steps.initialize.is_some() {
+            state.failed_starts = 0;
+            state.records.ready(number);
+        }
         // One that was given up has no place any more.
         while state.threads.contains_key(&number) {
             if let Some(entered) = state.queue.pop_front() {
