@@ -4,6 +4,7 @@ use crate::builder::processors;
 use crate::dispatcher::{Fate, WorkerId};
 use crate::drive::{START_LOOK_FIRST, Shared};
 use crate::error::{PoolError, TaskError, TaskErrorKind};
+use crate::failure;
 use crate::state::{Broken, State, Worker};
 use crate::worker::{self, NOWHERE, Orders};
 use mp_channel::dynamic;
@@ -213,10 +214,9 @@ impl Shared {
         }
         if !was_ready {
             state.failed_starts += 1;
-            if state.failed_starts > state.size.max(4) * 2 {
+            if failure::is_hopeless(state.failed_starts, state.size) {
                 let why = state.start_failure.take().unwrap_or(text);
-                let text = format!("its workers end before they are ready: {why}");
-                self.break_down(state, Broken::Text(text));
+                self.break_down(state, Broken::Text(failure::never_ready(&why)));
                 return;
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::dispatcher::{Cancelled, Dispatcher, TaskId, WorkerId};
 use crate::error::{PoolError, TaskError, TaskErrorKind};
+use crate::failure;
 use crate::stats::Records;
 use crate::worker::{FAILED, FINAL, Failure, READY, REFUSED};
 use mp_channel::SendFailure;
@@ -362,8 +363,7 @@ impl State {
             }
             FAILED => {
                 self.start_failure = Some(match message.decode::<Failure>() {
-                    Ok(Failure::Panicked(panic)) => format!("the initializer panicked: {panic}"),
-                    Ok(failure) => TaskErrorKind::from(failure).to_string(),
+                    Ok(failure) => failure::of_initializer(&failure.into()),
                     Err(error) => error.to_string(),
                 });
                 return;

@@ -47,7 +47,8 @@ pub use task::ThreadTask;
 /// on with it unobserved, since nobody can end a thread, and another takes its place.
 ///
 /// Dropping it ends the threads; waiters of unfinished tasks get an error, and tasks that nobody has begun are not run. If tasks are
-/// running, it does not wait for them: nobody can end a thread, so they go on, and their values are dropped.
+/// running, it does not wait for them: nobody can end a thread, so they go on, and their values are dropped. If none is, it waits for initializers and
+/// finalizers that are under way.
 ///
 /// What it cannot do: a task that calls `exit`, is killed or exhausts the stack takes the program with it, memory limits are those of the program,
 /// and statics are shared.

@@ -4,7 +4,7 @@
 //! pool → worker   tag: task, sealed entry (2 words), 0          payload: what the entry decodes
 //! worker → pool   tag: task, worker, what, nanoseconds          payload
 //!                      what: READY                                       ()
-//!                            RESULT                                      Result<R, Failure>, or ChunkResult<R>
+//!                            RESULT                                      Result<R, Failure>, or ChunkResult<T>
 //!                            REFUSED                                     String
 //!                            FAILED: the initializer                     Failure
 //!                            FINAL: the finalizer                        Result<F, Failure>
@@ -14,7 +14,10 @@
 //! The *entry* is the instance of [`run_one`], [`run_chunk`] and so on for the task's types; it is the same code in pool and worker, so both
 //! sides agree on the types of payloads. A pool with an initializer sends it first, one with a finalizer that next; both under no task.
 //!
-//! Before each input of a chunk the worker writes its place to `progress`, so that its death tells which one it was.
+//! Before each input of a chunk the worker writes its place to `progress`, so that its death tells which one it was. Of a part of a shared array it leaves
+//! to others what it has not done in time.
+//!
+//! Owns also what a worker has for all its tasks, its number and what its initializer made: of the threads of a [`ThreadPool`](crate::ThreadPool), too.
 //!
 //! Death: the pool holds the other ends of both channels; when it is gone, the worker ends after the task it is at.
 

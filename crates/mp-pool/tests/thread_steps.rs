@@ -65,6 +65,12 @@ fn e26_a_finalizer_that_fails_is_told_and_costs_nobody_else_anything() {
         "{error}"
     );
     failing().build().unwrap().join().unwrap();
+    // Also where nobody asks for the value, and the pool is not gone before it has ended.
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+    let count = |(): ()| ENDED.fetch_add(1, Ordering::AcqRel);
+    let counting = ThreadPool::builder().threads(2).initializer(|(): ()| (), ()).finalizer(count);
+    drop(counting.build().unwrap());
+    assert_eq!(ENDED.load(Ordering::Acquire), 2);
     let other = ThreadPool::builder().threads(1).initializer(|(): ()| 1_u32, ()).finalizer(|n: u64| n);
     let error = other.build().unwrap().join_with::<u64>().unwrap_err();
     assert!(error.to_string().contains("made no `u64`"), "{error}");

@@ -11,6 +11,7 @@
 //! settles it, and nobody else: so a value that comes after its task was cancelled finds that it is not wanted.
 
 use crate::error::{PoolError, TaskError, TaskErrorKind};
+use crate::failure;
 use crate::slot::AnySlot;
 use crate::stats::Records;
 use crate::threads::ThreadPoolBuilder;
@@ -257,14 +258,10 @@ impl Shared {
             return;
         }
         state.failed_starts += 1;
-        if state.failed_starts <= self.threads.max(4) * 2 && self.give_up(&mut state, number) {
+        if !failure::is_hopeless(state.failed_starts, self.threads) && self.give_up(&mut state, number) {
             return;
         }
-        let why = match why {
-            TaskErrorKind::Panicked(panic) => format!("the initializer panicked: {panic}"),
-            other => other.to_string(),
-        };
-        let why = format!("its workers end before they are ready: {why}");
+        let why = failure::never_ready(&failure::of_initializer(why));
         state.closed = true;
         let queue = std::mem::take(&mut state.queue);
         for entered in &queue {
