@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Who may touch what: every holder of a handle reads and writes elements, by atomic accesses of 1, 2, 4 or 8 bytes, the largest that divides the
-//! element. So an element of such a size is never torn. One of 24 bytes, say, is three accesses: a reader may see the first of a new one and the rest
+//! element, or many at once as if it was so. So an element of such a size is never torn. One of 24 bytes, say, is three accesses: a reader may see the first of a new one and the rest
 //! of an old one. Order between elements is not kept; where that matters, use a lock (`LockedArray` of `mp-sync`, by
 //! [`elements`](Array::elements)), or hand over [parts](crate::parts).
 //!

@@ -1,7 +1,8 @@
 //! Values copied into and out of words that other processes may change at the same time.
 //!
 //! Owns: nothing. A value without padding is as many atomic accesses as it has words; a value of one word is therefore never torn, one of
-//! several may be, and it is for the protocol around this to notice. Everything here is `Relaxed`; edges are the caller's.
+//! several may be, and it is for the protocol around this to notice. Everything here is `Relaxed`; edges are the caller's. Many small elements at once
+//! go by whole words ([`mp_sys::words`]), which tear none of them either.
 
 #![expect(unsafe_code, reason = "values as bytes")]
 
@@ -203,7 +204,7 @@ mod tests {
             for len in [0, 1, 7, 63, 64, 65, 200, 511, 513, 1000] {
                 let values: Vec<T> = (0..=254).map(|byte| of(byte + 1)).cycle().take(len).collect();
                 let mut place = vec![of(0); len + 2];
-                let at = NonNull::from(&mut place[1]);
+                let at = NonNull::from(&mut place[1..]).cast::<T>();
                 // SAFETY: the place is large enough, aligned, and ours.
                 unsafe { store_elements(at, &values) };
                 let mut loaded = vec![MaybeUninit::new(of(0)); len];
